@@ -1,0 +1,31 @@
+"""What can go wrong, as exceptions whose text is a sentence a person can act on.
+
+The command line prints that sentence on stderr and exits with 2.
+"""
+
+
+class CellViTError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class InputError(CellViTError):
+    """An image, folder or argument that cannot be used."""
+
+
+class OutputError(CellViTError):
+    """A result that cannot be written where it was asked for."""
+
+
+class CheckpointError(CellViTError):
+    """A checkpoint that is missing, incomplete, or does not fit the model."""
+
+
+class UnsafeFileError(CellViTError):
+    """A pickle that asks for more than tensors, containers and plain values."""
+
+
+class MissingExtraError(CellViTError):
+    """An optional dependency is not installed; the text names the extra."""
+
+    def __init__(self, package: str, extra: str):
+        super().__init__(f"{package} is not installed: pip install 'cellvit-jax[{extra}]'")

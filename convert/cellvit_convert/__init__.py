@@ -1,0 +1,1 @@
+"""PyTorch <-> Orbax conversion without torch."""
