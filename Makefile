@@ -1,0 +1,32 @@
+.PHONY: venv demo test test-all check
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+# the commands under which a Python new enough may be found, first match wins
+PYTHONS := python3 python3.13 python3.12 python3.11 python
+SUITABLE := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@test -x $(BIN)/python || for python in $(PYTHONS); do \
+	  if "$$python" -c '$(SUITABLE)' 2>/dev/null; then exec "$$python" -m venv .venv; fi; \
+	done; test -x $(BIN)/python || \
+	  { echo "needs Python 3.11 or newer with its venv module (looked for: $(PYTHONS))" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: venv
+	$(BIN)/cellvit-jax segment cellvit_jax/assets/he-consep.png --out demo-out
+
+test: venv
+	$(BIN)/pytest -m "not slow"
+
+test-all: venv
+	$(BIN)/pytest
+
+check: venv
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
