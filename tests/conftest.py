@@ -1,0 +1,16 @@
+"""Eight simulated devices for every test, and compiled programs kept from one run to the next."""
+
+import os
+
+import jax
+import pytest
+
+# before anything touches a device: afterwards the number is fixed
+jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
+jax.config.update("jax_num_cpu_devices", 8)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what takes over a second to compile in pytest's own cache (`--cache-clear` empties it)."""
+    if cache := getattr(config, "cache", None):
+        jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("jax")))
