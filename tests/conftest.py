@@ -11,6 +11,6 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep what takes over a second to compile in pytest's own cache (`--cache-clear` empties it)."""
+    """Keep programs that take over a second to compile in pytest's cache (see `--cache-clear`)."""
     if cache := getattr(config, "cache", None):
         jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("jax")))
