@@ -108,7 +108,7 @@ def aggregated_jaccard_plus(true: np.ndarray, pred: np.ndarray) -> float:
 def dice(true: np.ndarray, pred: np.ndarray) -> float:
     """Dice coefficient of the two foregrounds."""
     a, b = (labels.map > 0 for labels in _label_pair(true, pred))
-    return _ratio(2 * np.count_nonzero(a & b), np.count_nonzero(a) + np.count_nonzero(b))
+    return _ratio(2 * int(np.sum(a & b)), int(np.sum(a)) + int(np.sum(b)))
 
 
 @dataclasses.dataclass(frozen=True)
