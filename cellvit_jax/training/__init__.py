@@ -1,1 +1,1 @@
-"""TODO"""
+"""Training: losses, recipes, step, loop."""

@@ -1,0 +1,136 @@
+"""A checkpoint is a directory: Orbax weights, and the config that rebuilds the model.
+
+DIR/config.json    format_version, model (ModelConfig), card (ModelCard)
+DIR/weights/       parameters and batch statistics, as a nested dictionary
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+from orbax.checkpoint import v1 as ocp
+
+from cellvit_jax.card import ModelCard
+from cellvit_jax.errors import CheckpointError, InputError, OutputError
+from cellvit_jax.models import CellViT, ModelConfig
+
+FORMAT_VERSION = 1
+WEIGHTS = (nnx.Param, nnx.BatchStat)  # what is stored; random streams and the like are not
+
+
+def save(path: str | Path, weights: nnx.State, config: ModelConfig, card: ModelCard) -> None:
+    """Write a checkpoint directory, atomically; an existing one at `path` is replaced.
+
+    `weights` holds the model's parameters and batch statistics: `nnx.state(model, WEIGHTS)`.
+    Raises `OutputError` where the directory cannot be written.
+    """
+    values = {
+        "format_version": FORMAT_VERSION,
+        "model": config.to_dict(),
+        "card": card.to_dict(),
+    }
+    with replacing_directory(Path(path)) as folder:
+        (folder / "config.json").write_text(json.dumps(values, indent=1) + "\n")
+        ocp.save(folder / "weights", nnx.to_pure_dict(weights))
+
+
+@contextlib.contextmanager
+def replacing_directory(path: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of `path` when the block ends without an error."""
+    if path.exists() and not (path / "config.json").exists() and any(path.iterdir()):
+        raise OutputError(f"{path} exists and is not a checkpoint: choose another name")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)).resolve()
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        yield folder
+        folder.chmod(0o755)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(folder, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_config(path: str | Path) -> tuple[ModelConfig, ModelCard]:
+    """Architecture and card of the checkpoint at `path`, without its weights."""
+    path = Path(path)
+    try:
+        values = json.loads((path / "config.json").read_text())
+        version = values["format_version"]
+        if version != FORMAT_VERSION:
+            raise CheckpointError(
+                f"{path} has format {version}, this version reads format {FORMAT_VERSION}"
+            )
+        return ModelConfig.from_dict(values["model"]), ModelCard.from_dict(values["card"])
+    except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint directory: {error}") from error
+
+
+def load(path: str | Path, *, dtype: DTypeLike = np.float32) -> tuple[CellViT, ModelCard]:
+    """The model at `path`, ready for inference, and its card. `dtype` is the compute type.
+
+    Raises `CheckpointError` where the weights do not fit the config: its text is a diff of names.
+    """
+    config, card = read_config(path)
+    model = nnx.eval_shape(lambda: CellViT(config, dtype=dtype, rngs=nnx.Rngs(0)))
+    abstract = nnx.to_pure_dict(nnx.state(model, WEIGHTS))
+    weights = load_weights(Path(path).resolve() / "weights", abstract)
+    nnx.update(model, weights)
+    _drop_random_streams(model)
+    return nnx.view(model, deterministic=True, use_running_average=True), card
+
+
+def _drop_random_streams(model: CellViT) -> None:
+    """Dropout's streams are still abstract after loading, and inference has no use for them."""
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, nnx.Dropout):
+            module.rngs = None
+
+
+def load_weights(path: Path, abstract: Any) -> Any:
+    """The stored tree, which must have exactly the names and shapes of `abstract`."""
+    try:
+        stored = ocp.metadata(path).metadata
+    except Exception as error:  # Orbax raises many kinds for a damaged or missing folder
+        raise CheckpointError(f"{path} holds no readable Orbax weights: {error}") from error
+    differences = diff(_shapes(stored), _shapes(abstract))
+    if differences:
+        raise CheckpointError(f"{path} does not fit its config:\n" + "\n".join(differences))
+    try:
+        return ocp.load(path, abstract)
+    except Exception as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def diff(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> list[str]:
+    """One line for every name or shape that differs: `+` surplus, `-` missing, `!` shape."""
+    surplus = [f"+ {name}: in the checkpoint, not in the model" for name in found.keys() - wanted]
+    missing = [f"- {name}: in the model, not in the checkpoint" for name in wanted.keys() - found]
+    shapes = [
+        f"! {name}: {found[name]}, the model has {wanted[name]}"
+        for name in found.keys() & wanted
+        if found[name] != wanted[name]
+    ]
+    return sorted(surplus) + sorted(missing) + sorted(shapes)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): tuple(x.shape) for path, x in leaves
+    }

@@ -1,0 +1,102 @@
+"""CellViT: a vision transformer under a decoder with three branches (Hörst et al. 2024)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jax.typing import DTypeLike
+
+from cellvit_jax.errors import InputError
+from cellvit_jax.models.config import ModelConfig
+from cellvit_jax.models.decoder import SkipPaths, Trunk
+from cellvit_jax.models.vit import Encoded, ViT
+
+SHARED = "shared"  # the one trunk's name where the branches share it
+
+
+def branch_channels(config: ModelConfig) -> dict[str, int]:
+    """Output channels of the three branches."""
+    return {
+        "nuclei_binary_map": 4 if config.regression_loss else 2,
+        "hv_map": 2,
+        "nuclei_type_map": config.num_classes,
+    }
+
+
+class CellViT(nnx.Module):
+    """Images in, named maps out.
+
+    `dtype` is the compute type of convolutions and linear layers; parameters, norms, softmax and
+    all outputs are float32.
+    """
+
+    def __init__(self, config: ModelConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+        self.config = config
+        channels = branch_channels(config)
+        trunks = (SHARED,) if config.shared_trunk else tuple(channels)
+        self.encoder = ViT(config, dtype=dtype, rngs=rngs)
+        self.skip_paths = SkipPaths(config, dtype=dtype, rngs=rngs)
+        self.trunks = nnx.Dict({name: Trunk(config, dtype=dtype, rngs=rngs) for name in trunks})
+        self.heads = nnx.Dict(
+            {
+                name: nnx.Conv(config.widths.level0, n, (1, 1), rngs=rngs)
+                for name, n in channels.items()
+            }
+        )
+
+    def __call__(
+        self, images: jax.Array, *, tokens: bool = False, skips: bool = False
+    ) -> dict[str, jax.Array]:
+        """Maps of normalised float images (B, H, W, 3), H and W multiples of the patch size.
+
+        Returns logits `nuclei_binary_map` (B,H,W,2), `nuclei_type_map` (B,H,W,classes) and
+        `tissue_types` (B,T) (where there is a tissue head), `hv_map` (B,H,W,2) = horizontal,
+        vertical distance, `regression_map` (B,H,W,2) where the config has it; with `tokens` the
+        last skip as a grid `tokens` (B,h,w,D); with `skips` the raw `skip1..4` (B,1+h·w,D).
+        """
+        images = jnp.asarray(images, jnp.float32)
+        check_size(images.shape, self.config.patch_size)
+        encoded = self.encoder(images)
+        z1, z2, z3, z4 = to_grids(encoded, images.shape, self.config.patch_size)
+        maps = self.decode(images, z1, z2, z3, z4)
+        if encoded.tissue is not None:
+            maps["tissue_types"] = encoded.tissue
+        if tokens:
+            maps["tokens"] = z4
+        if skips:
+            maps |= {f"skip{i}": z for i, z in enumerate(encoded.skips, start=1)}
+        return maps
+
+    def decode(
+        self, images: jax.Array, z1: jax.Array, z2: jax.Array, z3: jax.Array, z4: jax.Array
+    ) -> dict[str, jax.Array]:
+        """The maps from the image and its four skip grids (B,h,w,D)."""
+        d = self.skip_paths(images, z1, z2, z3)
+        features = {name: trunk(d, z4) for name, trunk in self.trunks.items()}
+        maps = {
+            name: head(features.get(name, features.get(SHARED)))
+            for name, head in self.heads.items()
+        }
+        if self.config.regression_loss:
+            binary = maps["nuclei_binary_map"]
+            maps |= {"nuclei_binary_map": binary[..., :2], "regression_map": binary[..., 2:]}
+        return maps
+
+
+def to_grids(encoded: Encoded, shape: tuple[int, ...], patch: int) -> tuple[jax.Array, ...]:
+    """The skips without their prefix tokens, as grids (B,h,w,D)."""
+    h, w = shape[1] // patch, shape[2] // patch
+    return tuple(rearrange(z[:, -h * w :], "b (h w) d -> b h w d", h=h) for z in encoded.skips)
+
+
+def check_size(shape: tuple[int, ...], patch: int) -> None:
+    """Raises `InputError` for images that the network cannot take."""
+    if len(shape) != 4 or shape[-1] != 3:
+        raise InputError(f"a network takes images of shape (B, H, W, 3), not {shape}")
+    if shape[1] % patch or shape[2] % patch or 0 in shape:
+        raise InputError(
+            f"height and width must be multiples of the patch size {patch}, not "
+            f"{shape[1]}×{shape[2]}: pad the image, or let `cellvit_jax.segment` do it"
+        )

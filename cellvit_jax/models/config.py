@@ -1,0 +1,142 @@
+"""What a network is made of, as plain values that are stored beside its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from cellvit_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderWidths:
+    """Channels of the decoder, from the image's own resolution (`level0`) down to the tokens'.
+
+    `stem` is the first convolution on the image; `skip1` and `skip2` are the inner widths of the
+    paths that bring tokens up to levels 1 and 2.
+    """
+
+    stem: int
+    level0: int
+    level1: int
+    level2: int
+    bottleneck: int
+    skip1: int
+    skip2: int
+
+    @classmethod
+    def published(cls, embed_dim: int) -> DecoderWidths:
+        """The widths of the CellViT paper, which depend on the encoder's width alone."""
+        if embed_dim < 512:
+            return cls(32, 64, 128, 256, bottleneck=312, skip1=256, skip2=128)
+        return cls(32, 64, 128, 256, bottleneck=512, skip1=512, skip2=256)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The architecture of one CellViT. JSON-ready through `to_dict` and `from_dict`.
+
+    `num_classes` counts the background (class 0); `num_tissues` of 0 leaves the tissue head out;
+    `skip_layers` are the blocks, counted from 1, whose outputs the decoder sees; `position_grid`
+    is the side of the square grid of stored position embeddings. The three rates act in training
+    only: `drop_rate` in decoder and MLP, `attention_drop_rate` on attention weights,
+    `drop_path_rate` (stochastic depth) rises linearly from 0 over the blocks.
+    """
+
+    architecture: str
+    embed_dim: int
+    depth: int
+    num_heads: int
+    skip_layers: tuple[int, int, int, int]
+    widths: DecoderWidths
+    num_classes: int
+    num_tissues: int
+    patch_size: int = 16
+    position_grid: int = 14
+    mlp_ratio: float = 4.0
+    regression_loss: bool = False
+    shared_trunk: bool = False
+    drop_rate: float = 0.0
+    attention_drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.embed_dim % self.num_heads:
+            raise InputError(
+                f"embed_dim {self.embed_dim} is not divisible by {self.num_heads} heads"
+            )
+        if len(self.skip_layers) != 4 or not all(1 <= i <= self.depth for i in self.skip_layers):
+            raise InputError(
+                f"skip_layers must be four blocks between 1 and {self.depth}, "
+                f"not {self.skip_layers}"
+            )
+
+    @classmethod
+    def cellvit(
+        cls,
+        *,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        skip_layers: tuple[int, int, int, int],
+        num_classes: int = 6,
+        num_tissues: int = 19,
+        **fields: Any,
+    ) -> ModelConfig:
+        """The generic CellViT: a plain ViT of any size under the published decoder."""
+        fields = {"architecture": "cellvit", "widths": DecoderWidths.published(embed_dim)} | fields
+        return cls(
+            embed_dim=embed_dim,
+            depth=depth,
+            num_heads=num_heads,
+            skip_layers=skip_layers,
+            num_classes=num_classes,
+            num_tissues=num_tissues,
+            **fields,
+        )
+
+    @classmethod
+    def cellvit_256(cls, num_classes: int = 6, num_tissues: int = 19, **fields: Any) -> ModelConfig:
+        """CellViT-256 (Hörst et al. 2024): the ViT-S/16 of HIPT as encoder."""
+        fields = {"architecture": "cellvit_256"} | fields
+        return cls.cellvit(
+            embed_dim=384,
+            depth=12,
+            num_heads=6,
+            skip_layers=(3, 6, 9, 12),
+            num_classes=num_classes,
+            num_tissues=num_tissues,
+            **fields,
+        )
+
+    @classmethod
+    def cellvit_tiny(cls, num_classes: int = 5, num_tissues: int = 0, **fields: Any) -> ModelConfig:
+        """A CellViT of 2.1 M parameters for laptops: small encoder, one narrow shared trunk."""
+        widths = DecoderWidths(16, 16, 32, 64, bottleneck=128, skip1=64, skip2=32)
+        fields = {"architecture": "cellvit_tiny", "shared_trunk": True, "widths": widths} | fields
+        return cls.cellvit(
+            embed_dim=128,
+            depth=4,
+            num_heads=4,
+            skip_layers=(1, 2, 3, 4),
+            num_classes=num_classes,
+            num_tissues=num_tissues,
+            position_grid=16,
+            **fields,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """The inverse of `to_dict`. Unknown fields raise `InputError`."""
+        unknown = values.keys() - {field.name for field in dataclasses.fields(cls)}
+        if unknown:
+            raise InputError(f"unknown fields in a model's config: {', '.join(sorted(unknown))}")
+        values = values | {
+            "widths": DecoderWidths(**values["widths"]),
+            "skip_layers": tuple(values["skip_layers"]),
+        }
+        return cls(**values)

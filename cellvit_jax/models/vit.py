@@ -1,0 +1,154 @@
+"""The plain vision transformer of CellViT-256 (DINO ViT-S/16) and of the generic CellViT."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import nnx
+from jax.typing import DTypeLike
+
+from cellvit_jax.models.config import ModelConfig
+
+
+class Encoded(NamedTuple):
+    """What an encoder gives to the decoder: raw block outputs and tissue logits."""
+
+    skips: tuple[jax.Array, ...]  # (B, prefix + h·w, D), prefix tokens first
+    tissue: jax.Array | None  # (B, T), None without a tissue head
+
+
+def dropout(rate: float, *, rngs: nnx.Rngs) -> nnx.Dropout:
+    """Dropout that owns a random stream only where it can ever drop something."""
+    return nnx.Dropout(rate, rngs=rngs if rate > 0 else None)
+
+
+def drop_path(rate: float, *, rngs: nnx.Rngs) -> nnx.Dropout:
+    """Stochastic depth: drops the whole residual of a sample (one draw along the first axis)."""
+    return nnx.Dropout(rate, broadcast_dims=(1, 2), rngs=rngs if rate > 0 else None)
+
+
+def layer_norm(dim: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm in float32, with the variance computed from centred values."""
+    return nnx.LayerNorm(dim, epsilon=1e-6, use_fast_variance=False, dtype=jnp.float32, rngs=rngs)
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention with one fused qkv projection."""
+
+    def __init__(self, config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        dim = config.embed_dim
+        self.num_heads = config.num_heads
+        self.qkv = nnx.Linear(dim, 3 * dim, dtype=dtype, rngs=rngs)
+        self.proj = nnx.Linear(dim, dim, dtype=dtype, rngs=rngs)
+        self.dropout = dropout(config.attention_drop_rate, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        q, k, v = rearrange(
+            self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads
+        )
+        scores = jnp.einsum("bhqd,bhkd->bhqk", q * q.shape[-1] ** -0.5, k)
+        weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(v.dtype)
+        attended = jnp.einsum("bhqk,bhkd->bhqd", self.dropout(weights), v)
+        return self.proj(rearrange(attended, "b h n d -> b n (h d)"))
+
+
+class Mlp(nnx.Module):
+    """Two linear layers around the exact (erf) GELU."""
+
+    def __init__(self, config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        dim, hidden = config.embed_dim, int(config.embed_dim * config.mlp_ratio)
+        self.fc1 = nnx.Linear(dim, hidden, dtype=dtype, rngs=rngs)
+        self.fc2 = nnx.Linear(hidden, dim, dtype=dtype, rngs=rngs)
+        self.dropout = dropout(config.drop_rate, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.dropout(jax.nn.gelu(self.fc1(x), approximate=False))
+        return self.dropout(self.fc2(x))
+
+
+class Block(nnx.Module):
+    """Pre-norm transformer block; the residual stream stays in float32."""
+
+    def __init__(
+        self, config: ModelConfig, drop_path_rate: float, *, dtype: DTypeLike, rngs: nnx.Rngs
+    ):
+        self.norm1 = layer_norm(config.embed_dim, rngs=rngs)
+        self.attn = Attention(config, dtype=dtype, rngs=rngs)
+        self.norm2 = layer_norm(config.embed_dim, rngs=rngs)
+        self.mlp = Mlp(config, dtype=dtype, rngs=rngs)
+        self.drop_path = drop_path(drop_path_rate, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x + self.drop_path(self.attn(self.norm1(x)).astype(x.dtype))
+        return x + self.drop_path(self.mlp(self.norm2(x)).astype(x.dtype))
+
+
+class ViT(nnx.Module):
+    """Patch embedding, cls token, position embeddings, blocks, tissue head."""
+
+    def __init__(self, config: ModelConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+        dim, patch = config.embed_dim, (config.patch_size, config.patch_size)
+        normal = nnx.initializers.truncated_normal(0.02)
+        positions = 1 + config.position_grid**2
+        self.skip_layers = config.skip_layers
+        self.patch_embed = nnx.Conv(3, dim, patch, patch, padding="VALID", dtype=dtype, rngs=rngs)
+        self.cls_token = nnx.Param(normal(rngs.params(), (1, 1, dim)))
+        self.pos_embed = nnx.Param(normal(rngs.params(), (1, positions, dim)))
+        rates = np.linspace(0.0, config.drop_path_rate, config.depth)
+        self.blocks = nnx.List(
+            [Block(config, float(rate), dtype=dtype, rngs=rngs) for rate in rates]
+        )
+        self.norm = layer_norm(dim, rngs=rngs)
+        self.head = nnx.Linear(dim, config.num_tissues, rngs=rngs) if config.num_tissues else None
+
+    def __call__(self, images: jax.Array) -> Encoded:
+        x = self.patch_embed(images).astype(jnp.float32)
+        grid = x.shape[1:3]
+        cls = jnp.broadcast_to(self.cls_token[...], (x.shape[0], 1, x.shape[-1]))
+        x = jnp.concatenate([cls, rearrange(x, "b h w d -> b (h w) d")], axis=1)
+        x = x + resize_positions(self.pos_embed[...], grid)
+        outputs = []
+        for block in self.blocks:
+            x = block(x)
+            outputs.append(x)
+        tissue = None if self.head is None else self.head(self.norm(x)[:, 0])
+        return Encoded(tuple(outputs[i - 1] for i in self.skip_layers), tissue)
+
+
+def resize_positions(positions: jax.Array, grid: tuple[int, int]) -> jax.Array:
+    """Position embeddings (1, 1 + n·n, D) for another grid, as DINO resizes them.
+
+    Bicubic with the scale factor (side + 0.1) / n, which is not the ratio of the sides; the cls
+    position is kept, and the stored grid itself is used as it is.
+    """
+    side = round((positions.shape[1] - 1) ** 0.5)
+    if grid == (side, side):
+        return positions
+    rows, columns = (jnp.asarray(cubic_weights(side, n)) for n in grid)
+    table = rearrange(positions[0, 1:], "(h w) d -> h w d", h=side)
+    table = jnp.einsum("ih,jw,hwd->ijd", rows, columns, table.astype(jnp.float32))
+    table = rearrange(table, "h w d -> 1 (h w) d").astype(positions.dtype)
+    return jnp.concatenate([positions[:, :1], table], axis=1)
+
+
+def cubic_weights(size: int, new_size: int) -> np.ndarray:
+    """The (new_size, size) float32 matrix of DINO's cubic interpolation (a = -0.75, clamped)."""
+    source = (np.arange(new_size) + 0.5) * size / (new_size + 0.1) - 0.5
+    first = np.floor(source).astype(int)
+    weights = np.zeros((new_size, size))
+    for tap in range(-1, 3):
+        index = np.clip(first + tap, 0, size - 1)
+        np.add.at(weights, (np.arange(new_size), index), cubic_kernel(source - (first + tap)))
+    return weights.astype(np.float32)
+
+
+def cubic_kernel(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
+    """Keys' cubic convolution kernel."""
+    x = np.abs(distance)
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * (x**3 - 5 * x**2 + 8 * x - 4)
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))

@@ -1,0 +1,84 @@
+"""The training loop: resumable, saving as it goes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+from flax import nnx
+from orbax.checkpoint import v1 as ocp
+from rich.progress import Progress
+
+from cellvit_jax import checkpoint
+from cellvit_jax.card import ModelCard
+from cellvit_jax.data.pipeline import Batch
+from cellvit_jax.errors import CellViTError
+from cellvit_jax.models import CellViT, ModelConfig
+from cellvit_jax.training.recipes import Recipe
+from cellvit_jax.training.step import make_step
+
+
+def train(
+    run: str | Path,
+    config: ModelConfig,
+    card: ModelCard,
+    recipe: Recipe,
+    batches: Callable[[int], Iterator[Batch]],
+) -> None:
+    """Train for `recipe.steps`, or go on with the run in folder `run` if there is one.
+
+    `batches(step)` yields the batches from `step` on. Writes `run/log.jsonl` (a line a step),
+    `run/state/` (to resume from) and, at the end, the checkpoint directory `run/last/`.
+    """
+    run = Path(run).resolve()
+    run.mkdir(parents=True, exist_ok=True)
+    graphdef, state = _new_state(config, recipe)
+    saved = ocp.training.save_decision_policies.FixedIntervalPolicy(recipe.save_every)
+    kept = ocp.training.preservation_policies.LatestN(2)
+    with (
+        ocp.training.Checkpointer(
+            run / "state", save_decision_policy=saved, preservation_policy=kept
+        ) as states,
+        (run / "log.jsonl").open("a") as log,
+        Progress() as progress,
+    ):
+        start = 0
+        if states.latest is not None:
+            start = states.latest.step
+            state = states.load(start, state)
+        step = make_step(graphdef, recipe.objective)
+        task = progress.add_task("training", total=recipe.steps, completed=start)
+        stream, pending = batches(start), None
+        for index in range(start, recipe.steps):
+            states.save_async(index, state)
+            state, metrics = step(state, next(stream))
+            # read the metrics of the step before, so that the device never waits for the host
+            if pending:
+                _report(log, *pending)
+            pending = (index, metrics)
+            progress.advance(task)
+        if pending:
+            _report(log, *pending)
+        states.save_async(recipe.steps, state, force=True)
+    model, _ = nnx.merge(graphdef, state)
+    checkpoint.save(run / "last", nnx.state(model, checkpoint.WEIGHTS), config, card)
+
+
+def _new_state(config: ModelConfig, recipe: Recipe) -> tuple[nnx.GraphDef, nnx.State]:
+    def make() -> tuple[CellViT, nnx.Optimizer]:
+        model = CellViT(config, rngs=nnx.Rngs(recipe.seed))
+        return model, nnx.Optimizer(model, recipe.optimizer(), wrt=nnx.Param)
+
+    graphdef, _ = nnx.split(nnx.eval_shape(make))
+    return graphdef, jax.jit(lambda: nnx.state(make()))()
+
+
+def _report(log, index: int, metrics: dict[str, jax.Array]) -> None:
+    values = {name: float(value) for name, value in metrics.items()}
+    log.write(json.dumps({"step": index, "time": round(time.time(), 1)} | values) + "\n")
+    log.flush()
+    if not values["loss"] < float("inf"):
+        raise CellViTError(f"the loss is {values['loss']} at step {index}: lower the learning rate")
