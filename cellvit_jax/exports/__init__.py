@@ -1,1 +1,41 @@
-"""TODO"""
+"""Results as files, one module per format; `write` picks it by the name of the file.
+
+`labels.write` takes an instance map, `overlay.write` an image as well: they stand beside the table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..cells.table import Cells
+from ..errors import InputError
+from . import cells_json, geojson, parquet
+from .parquet import read_cells
+
+__all__ = ["read_cells", "write"]
+
+# the first ending that fits decides
+_WRITERS: dict[str, Callable[..., None]] = {
+    ".parquet": parquet.write,
+    ".geojson": geojson.write,
+    ".geojson.gz": geojson.write,
+    "cell_detection.json": cells_json.write_detection,
+    ".json": cells_json.write,
+}
+
+
+def write(cells: Cells, path: str | os.PathLike[str], **options: Any) -> None:
+    """Write `cells` to `path` in the format that its name ends in, replacing what is there.
+
+    `.parquet` (read again by `read_cells`), `.geojson` or `.geojson.gz` (QuPath), `.json` (CellViT;
+    the short form if the name ends in `cell_detection.json`). `options` go to the format's own
+    `write`. Raises InputError for another ending, OutputError where it cannot be written.
+    """
+    name = Path(path).name.lower()
+    for ending, writer in _WRITERS.items():
+        if name.endswith(ending):
+            return writer(cells, path, **options)
+    raise InputError(f"no format is known for {path}; names end in {', '.join(_WRITERS)}")
