@@ -1,1 +1,1 @@
-"""TODO"""
+"""How good a network is: protocols and reports, standing above inference."""
