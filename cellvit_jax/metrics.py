@@ -230,25 +230,24 @@ def _label(instances: np.ndarray) -> _Labels:
 
 def _renumber(instances: np.ndarray) -> _Labels:
     if instances.max(initial=0) > instances.size:  # too sparse to count into a table
-        ids, positions = np.unique(instances, return_inverse=True)
-        return _renumber_table(positions + (ids[0] != 0), ids[ids > 0])
+        originals, positions = np.unique(instances, return_inverse=True)
+        shift = int(originals[0] != 0)  # a map without background has its first id at 1
+        labels = _renumber(positions + shift)
+        return labels._replace(ids=originals[labels.ids - shift])
     values = instances.astype(np.int64)
-    present = np.bincount(values.ravel(), minlength=1)[1:] > 0
-    ids = np.flatnonzero(present) + 1
-    if len(ids) < len(present):
-        values = np.concatenate([[0], np.cumsum(present)])[values]
-    return _renumber_table(values, ids)
-
-
-def _renumber_table(values: np.ndarray, ids: np.ndarray) -> _Labels:
-    return _Labels(values, ids, np.bincount(values.ravel(), minlength=len(ids) + 1))
+    areas = np.bincount(values.ravel(), minlength=1)
+    ids = np.flatnonzero(areas[1:]) + 1
+    if len(ids) < len(areas) - 1:
+        values = np.cumsum(np.append(False, areas[1:] > 0))[values]
+    return _Labels(values, ids, areas[np.append(0, ids)])
 
 
 def _pairs(true: _Labels, pred: _Labels) -> _Pairs:
-    both = (true.map > 0) & (pred.map > 0)
     stride = pred.number + 1
-    codes, intersection = _tally(true.map[both] * stride + pred.map[both])
+    codes, intersection = _tally((true.map * stride + pred.map).ravel())
     t, p = np.divmod(codes, stride)
+    both = (t > 0) & (p > 0)
+    t, p, intersection = t[both], p[both], intersection[both]
     return _Pairs(t, p, intersection, true.areas[t] + pred.areas[p] - intersection)
 
 
