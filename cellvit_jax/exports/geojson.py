@@ -67,9 +67,8 @@ def _features(batch: pa.RecordBatch, mpp: float | None, classes: Classes) -> Ite
             "classification": labels[type_],
             "measurements": dict(zip(names, measured, strict=True)),
         }
-        yield orjson.dumps(
-            {"type": "Feature", "id": id_, "geometry": geometry, "properties": properties}
-        )
+        feature = {"type": "Feature", "id": id_, "geometry": geometry, "properties": properties}
+        yield orjson.dumps(feature, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _ids(batch: pa.RecordBatch) -> Iterator[str]:
@@ -84,12 +83,11 @@ def _geometries(contours: pa.ListArray) -> Iterator[dict[str, Any]]:
     polygons = outlines.polygons(points, starts)
     invalid = np.flatnonzero(~shapely.is_valid(polygons))
     repaired = dict(zip(invalid, outlines.repair(polygons[invalid]), strict=True))
-    places = points.tolist()
     for row, (start, end) in enumerate(itertools.pairwise(starts)):
         if row in repaired:
             yield shapely.geometry.mapping(repaired[row])
         else:
-            yield {"type": "Polygon", "coordinates": [places[start:end]]}
+            yield {"type": "Polygon", "coordinates": [points[start:end]]}
 
 
 def _measurements(
