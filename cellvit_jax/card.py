@@ -64,8 +64,11 @@ class ModelCard:
     def from_dict(cls, values: dict[str, Any]) -> ModelCard:
         """The inverse of `to_dict`."""
         classes = tuple(CellClass(c["name"], tuple(c["color"])) for c in values["classes"])
-        rest = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**(rest | {"classes": classes}))
+        rest: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        rest["classes"] = classes
+        return cls(**rest)
 
 
 def cell_classes(*names: str) -> tuple[CellClass, ...]:

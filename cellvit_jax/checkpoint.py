@@ -7,7 +7,6 @@ DIR/weights/       parameters and batch statistics, as a nested dictionary
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import shutil
@@ -88,11 +87,18 @@ def load(path: str | Path, *, dtype: DTypeLike = np.float32) -> tuple[CellViT, M
     """
     config, card = read_config(path)
     model = nnx.eval_shape(lambda: CellViT(config, dtype=dtype, rngs=nnx.Rngs(0)))
-    abstract = nnx.to_pure_dict(nnx.state(model, WEIGHTS))
+    abstract = _on_one_device(nnx.to_pure_dict(nnx.state(model, WEIGHTS)))
     weights = load_weights(Path(path).resolve() / "weights", abstract)
     nnx.update(model, weights)
     _drop_random_streams(model)
     return nnx.view(model, deterministic=True, use_running_average=True), card
+
+
+def _on_one_device(abstract: Any) -> Any:
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract
+    )
 
 
 def _drop_random_streams(model: CellViT) -> None:

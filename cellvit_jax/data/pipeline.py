@@ -59,7 +59,7 @@ def encode(sample: Sample) -> Batch:
         "nuclei": sample.instances > 0,
         "hv": hv_map(sample.instances),
         "types": types,
-        "typed": np.float32(sample.types is not None),
+        "typed": np.asarray(sample.types is not None, np.float32),
     }
 
 

@@ -35,7 +35,7 @@ def _normalised_offsets(position: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 
 def regression_map(instances: np.ndarray) -> np.ndarray:
-    """Distance (x, y) in pixels from each nucleus pixel to its centre of mass: (H, W, 2) float32."""
+    """Distance (x, y) in pixels of nucleus pixels to their centre of mass: (H, W, 2) float32."""
     out = np.zeros((*instances.shape, 2), np.float32)
     rows, columns = np.nonzero(instances)
     if rows.size:

@@ -84,7 +84,8 @@ class ModelConfig:
         **fields: Any,
     ) -> ModelConfig:
         """The generic CellViT: a plain ViT of any size under the published decoder."""
-        fields = {"architecture": "cellvit", "widths": DecoderWidths.published(embed_dim)} | fields
+        fields.setdefault("architecture", "cellvit")
+        fields.setdefault("widths", DecoderWidths.published(embed_dim))
         return cls(
             embed_dim=embed_dim,
             depth=depth,
@@ -98,7 +99,7 @@ class ModelConfig:
     @classmethod
     def cellvit_256(cls, num_classes: int = 6, num_tissues: int = 19, **fields: Any) -> ModelConfig:
         """CellViT-256 (Hörst et al. 2024): the ViT-S/16 of HIPT as encoder."""
-        fields = {"architecture": "cellvit_256"} | fields
+        fields.setdefault("architecture", "cellvit_256")
         return cls.cellvit(
             embed_dim=384,
             depth=12,
@@ -111,9 +112,9 @@ class ModelConfig:
 
     @classmethod
     def cellvit_tiny(cls, num_classes: int = 5, num_tissues: int = 0, **fields: Any) -> ModelConfig:
-        """A CellViT of 2.1 M parameters for laptops: small encoder, one narrow shared trunk."""
+        """A CellViT of 2.2 M parameters for laptops: small encoder, one narrow shared trunk."""
         widths = DecoderWidths(16, 16, 32, 64, bottleneck=128, skip1=64, skip2=32)
-        fields = {"architecture": "cellvit_tiny", "shared_trunk": True, "widths": widths} | fields
+        preset = {"architecture": "cellvit_tiny", "shared_trunk": True, "widths": widths}
         return cls.cellvit(
             embed_dim=128,
             depth=4,
@@ -122,7 +123,7 @@ class ModelConfig:
             num_classes=num_classes,
             num_tissues=num_tissues,
             position_grid=16,
-            **fields,
+            **(preset | fields),
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange
@@ -64,8 +66,7 @@ def chain(
     block: type[nnx.Module], widths: tuple[int, ...], rate: float, **kwargs
 ) -> nnx.Sequential:
     """`block`s one after the other, through the given numbers of channels."""
-    pairs = zip(widths[:-1], widths[1:], strict=True)
-    return nnx.Sequential(*[block(i, o, rate, **kwargs) for i, o in pairs])
+    return nnx.Sequential(*[block(i, o, rate, **kwargs) for i, o in pairwise(widths)])
 
 
 class SkipPaths(nnx.Module):

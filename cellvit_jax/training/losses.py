@@ -18,7 +18,7 @@ Valid: TypeAlias = jax.Array | float
 def cross_entropy(p: jax.Array, t: jax.Array, valid: Valid = 1.0) -> jax.Array:
     """Mean over pixels of −Σ t·log p, for probabilities `p` (renormalised, clipped at 1e-7)."""
     p = jnp.clip(p / p.sum(-1, keepdims=True), 1e-7, 1 - 1e-7)
-    valid = jnp.broadcast_to(valid, p.shape[:-1] + (1,))
+    valid = jnp.broadcast_to(valid, (*p.shape[:-1], 1))
     return -(valid * t * jnp.log(p)).sum() / jnp.maximum(valid.sum(), 1)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import jax
 import optax
 from flax import nnx
+from jax.typing import ArrayLike
 
 from cellvit_jax.training.objective import Metrics, Objective
 
-Step = Callable[[nnx.State, dict[str, jax.Array]], tuple[nnx.State, Metrics]]
+Step = Callable[[nnx.State, Mapping[str, ArrayLike]], tuple[nnx.State, Metrics]]
 
 
 def make_step(graphdef: nnx.GraphDef, objective: Objective) -> Step:
