@@ -2,12 +2,17 @@
 
 import os
 
+import hypothesis
 import jax
 import pytest
 
 # before anything touches a device: afterwards the number is fixed
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 jax.config.update("jax_num_cpu_devices", 8)
+
+# how long an example takes is the machine's affair
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -3,15 +3,15 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cellvit_jax.errors import InputError
 from cellvit_jax.slides import ImageSlide, plan, read_tile, resample, resample_factor
 
-sides = st.integers(16, 300)
+sides = st.integers(16, 160)
 layouts = st.integers(8, 128).flatmap(
-    lambda tile: st.tuples(st.just(tile), st.integers(0, (tile - 1) // 2))
+    lambda tile: st.tuples(st.just(tile), st.integers(0, (tile - 4) // 2))
 )
 
 
@@ -62,7 +62,6 @@ def test_a_margin_must_leave_a_core(margin):
         plan((100, 100), 64, margin)
 
 
-@settings(deadline=None)
 @given(size=st.tuples(sides, sides), layout=layouts)
 def test_tiles_are_windows_of_the_reflected_image(size, layout):
     side, margin = layout
@@ -87,7 +86,6 @@ def test_factor_1_returns_the_very_pixels(picture):
     assert resample(picture, 1.0) is picture
 
 
-@settings(deadline=None)
 @given(factor=st.floats(0.3, 3).filter(lambda factor: factor != 1), n=st.integers(40, 120))
 def test_pixel_centres_lie_where_the_coordinates_say(factor, n):
     """On a ramp the value is the place: 2 grey levels a pixel, away from the edges.
