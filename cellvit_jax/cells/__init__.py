@@ -1,1 +1,33 @@
-"""TODO"""
+"""From network maps to instances, from instances to columns, from tiles to one seamless image."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cellvit_jax.cells.energy import edges
+    from cellvit_jax.cells.extract import extract_cells
+    from cellvit_jax.cells.planes import Planes
+    from cellvit_jax.cells.stitching import stitch
+    from cellvit_jax.cells.table import Cells, Classes
+    from cellvit_jax.cells.watershed import instances
+
+__all__ = ["Cells", "Classes", "Planes", "edges", "extract_cells", "instances", "stitch"]
+
+# Whoever reads or writes a table needs no compiler: numba comes with the functions that use it.
+_HOMES = {
+    "Cells": "table",
+    "Classes": "table",
+    "Planes": "planes",
+    "edges": "energy",
+    "extract_cells": "extract",
+    "instances": "watershed",
+    "stitch": "stitching",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pyarrow as pa
@@ -51,3 +52,30 @@ class Cells:
                 else table.set_column(index, name, array)
             )
         return dataclasses.replace(self, table=table)
+
+    def scaled(self, sx: float, sy: float) -> Cells:
+        """The same cells in an image that is `sx` times as wide and `sy` times as high.
+
+        Pixel centres go to (x + 0.5)·s - 0.5, boxes are rounded outward, areas grow by sx·sy.
+        """
+        factor = np.array([sx, sy], np.float32)
+        contour = self.table["contour"].combine_chunks()
+        points = contour.flatten().flatten().to_numpy().reshape(-1, 2)
+        moved = pa.FixedSizeListArray.from_arrays(((points + 0.5) * factor - 0.5).reshape(-1), 2)
+        scaled = self.replace_columns(
+            centroid_x=(self.column("centroid_x") + 0.5) * sx - 0.5,
+            centroid_y=(self.column("centroid_y") + 0.5) * sy - 0.5,
+            bbox_r0=np.floor(self.column("bbox_r0") * sy).astype(np.int32),
+            bbox_c0=np.floor(self.column("bbox_c0") * sx).astype(np.int32),
+            bbox_r1=np.ceil(self.column("bbox_r1") * sy).astype(np.int32),
+            bbox_c1=np.ceil(self.column("bbox_c1") * sx).astype(np.int32),
+            area=self.column("area") * sx * sy,
+            contour=pa.ListArray.from_arrays(_offsets(contour), moved),
+        )
+        return dataclasses.replace(scaled, mpp=self.mpp and self.mpp / math.sqrt(sx * sy))
+
+
+def _offsets(lists: pa.ListArray) -> pa.Array:
+    """Offsets from zero, also for a slice of a longer array."""
+    offsets = lists.offsets.to_numpy()
+    return pa.array(offsets - offsets[0], pa.int32())

@@ -1,0 +1,125 @@
+"""The priority flood that divides touching nuclei, compiled."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+OPEN = -1  # to be flooded, not yet reached
+NONE = -1  # end of a linked list
+
+
+@numba.njit(cache=True, nogil=True)
+def flood(labels: np.ndarray, heights: np.ndarray, parts: np.ndarray, count: int) -> None:
+    """Grow the positive `labels` into the `OPEN` pixels, highest `heights` first, in place.
+
+    `labels`, `heights`, `parts`: int32 (H, W); `parts` are the 4-connected components to be
+    flooded, below `count`. A pixel takes the label of the neighbour that reaches it first and
+    passes the flood on at its own height or that of the pass it came over, whichever is lower.
+    Equal heights go in order of arrival, the labelled pixels in raster order first; neighbours
+    are visited up, left, right, down.
+    """
+    pixels, shores = _shores(labels)
+    first, following = _by_part(pixels[:shores], parts.reshape(-1), count)
+    height = heights.reshape(-1)
+    heap = np.empty(pixels.size, np.int64)
+    arrivals = shores
+    # One component after the other: components do not touch, and small heaps are fast heaps.
+    for part in range(count):
+        size, shore = 0, first[part]
+        while shore != NONE:
+            _push(heap, size, _key(height[pixels[shore]], shore))
+            size, shore = size + 1, following[shore]
+        arrivals = _spread(labels, height, pixels, arrivals, heap, size)
+
+
+@numba.njit(cache=True, nogil=True)
+def _spread(labels, height, pixels, arrivals, heap, size):
+    rows, columns = labels.shape
+    while size:
+        key = _pop(heap, size)
+        size -= 1
+        level = -(key >> 32)
+        r, c = divmod(pixels[key & 0xFFFFFFFF], columns)
+        for dr, dc in ((-1, 0), (0, -1), (0, 1), (1, 0)):
+            i, j = r + dr, c + dc
+            if 0 <= i < rows and 0 <= j < columns and labels[i, j] == OPEN:
+                labels[i, j] = labels[r, c]
+                pixels[arrivals] = i * columns + j
+                _push(heap, size, _key(min(height[pixels[arrivals]], level), arrivals))
+                arrivals, size = arrivals + 1, size + 1
+    return arrivals
+
+
+@numba.njit(cache=True, nogil=True)
+def _shores(labels):
+    """Labelled pixels beside an open one, in raster order, with room for the open ones behind."""
+    rows, columns = labels.shape
+    pixels = np.empty(_to_visit(labels), np.int32)
+    shores = 0
+    for r in range(rows):
+        for c in range(columns):
+            if labels[r, c] > 0 and _beside_open(labels, r, c):
+                pixels[shores] = r * columns + c
+                shores += 1
+    return pixels, shores
+
+
+@numba.njit(cache=True, nogil=True)
+def _to_visit(labels):
+    visits = 0
+    for r in range(labels.shape[0]):
+        for c in range(labels.shape[1]):
+            visits += labels[r, c] == OPEN or (labels[r, c] > 0 and _beside_open(labels, r, c))
+    return visits
+
+
+@numba.njit(cache=True, nogil=True)
+def _beside_open(labels, r, c):
+    rows, columns = labels.shape
+    return (
+        (r > 0 and labels[r - 1, c] == OPEN)
+        or (c > 0 and labels[r, c - 1] == OPEN)
+        or (c + 1 < columns and labels[r, c + 1] == OPEN)
+        or (r + 1 < rows and labels[r + 1, c] == OPEN)
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _by_part(pixels, part, count):
+    """Linked lists: the first pixel of every part, and the one after every pixel."""
+    first = np.full(count, NONE, np.int32)
+    following = np.empty(pixels.size, np.int32)
+    for i in range(pixels.size - 1, -1, -1):
+        following[i] = first[part[pixels[i]]]
+        first[part[pixels[i]]] = i
+    return first, following
+
+
+@numba.njit(cache=True, nogil=True)
+def _key(height, arrival):
+    """One integer that sorts by falling height, then by arrival."""
+    return (-np.int64(height) << 32) + arrival
+
+
+@numba.njit(cache=True, nogil=True)
+def _push(heap, size, key):
+    i = size
+    while i > 0 and heap[(i - 1) >> 1] > key:
+        heap[i] = heap[(i - 1) >> 1]
+        i = (i - 1) >> 1
+    heap[i] = key
+
+
+@numba.njit(cache=True, nogil=True)
+def _pop(heap, size):
+    top, last = heap[0], size - 1
+    i, child = 0, 1
+    while child < last:
+        child += child + 1 < last and heap[child + 1] < heap[child]
+        if heap[child] >= heap[last]:
+            break
+        heap[i] = heap[child]
+        i, child = child, 2 * child + 1
+    heap[i] = heap[last]
+    return top

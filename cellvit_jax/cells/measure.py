@@ -1,0 +1,119 @@
+"""What is known of every instance, as columns: box, centroid, outline, area, type, pooled maps."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pyarrow as pa
+
+from cellvit_jax.cells.contours import contours
+from cellvit_jax.cells.planes import Planes
+
+MIN_POINTS = 3  # of an outline worth reporting
+EPSILON = 1e-6  # the originals' guard in the share of votes
+
+
+def measure(
+    inst: np.ndarray, planes: Planes, origin: tuple[int, int] = (0, 0)
+) -> tuple[pa.Table, np.ndarray]:
+    """The columns of `Cells`, but for the id, of instances 1..N, and which of them are reported.
+
+    `inst` int32 (H, W) has its ids in the raster order of their first pixels; `planes` are those
+    it was found in, `origin` (row, column) their place in the image that the columns are to speak
+    of. Not reported: instances of nothing but background type, outlines under three points.
+    """
+    counts, sums, boxes = _census(inst, planes.types, int(inst.max()), int(planes.types.max()) + 1)
+    points, offsets = contours(inst, boxes)
+    area, kinds = counts.sum(1), _kinds(counts)
+    reported = (kinds > 0) & (np.diff(offsets) >= MIN_POINTS)
+    votes = counts[np.arange(len(kinds)), kinds]
+    # Relative to the box first: the same to the last bit in whatever window a cell is found.
+    centroids = (sums - boxes[:, :2] * area[:, None]) / area[:, None]
+    boxes += np.tile(np.array(origin, np.int32), 2)
+    centroids += boxes[:, :2]
+    columns = {
+        "centroid_x": centroids[:, 1],
+        "centroid_y": centroids[:, 0],
+        **{f"bbox_{side}": boxes[:, i] for i, side in enumerate(("r0", "c0", "r1", "c1"))},
+        "area": area.astype(np.float64),
+        "type": kinds,
+        "type_prob": np.float32(votes / (area + EPSILON)),
+        "contour": _lists(offsets, _vectors(points + np.array(origin[::-1], np.int32))),
+    }
+    if planes.probabilities is not None:
+        means = _sums(inst, np.float32(planes.probabilities), len(area)) / area[:, None]
+        starts = np.arange(len(means) + 1) * means.shape[1]
+        columns["probabilities"] = _lists(starts, np.float32(means).reshape(-1))
+    if planes.tokens is not None:
+        columns["token"] = _vectors(_pooled(planes.tokens, boxes, *planes.extent))
+    return pa.table(columns), reported
+
+
+def numbered(table: pa.Table) -> pa.Table:
+    """The rows under ids 1..N, in the column `id`."""
+    return table.add_column(0, "id", pa.array(np.arange(1, table.num_rows + 1)))
+
+
+@numba.njit(cache=True, nogil=True)
+def _census(inst, types, count, classes):
+    """Per instance: pixels of each type, sums of rows and columns, box."""
+    counts = np.zeros((count, classes), np.int64)
+    sums = np.zeros((count, 2), np.int64)
+    boxes = np.zeros((count, 4), np.int32)
+    boxes[:, :2] = np.iinfo(np.int32).max
+    for r in range(inst.shape[0]):
+        for c in range(inst.shape[1]):
+            i = inst[r, c] - 1
+            if i < 0:
+                continue
+            counts[i, types[r, c]] += 1
+            sums[i, 0] += r
+            sums[i, 1] += c
+            box = boxes[i]
+            box[0], box[1] = min(box[0], r), min(box[1], c)
+            box[2], box[3] = max(box[2], r + 1), max(box[3], c + 1)
+    return counts, sums, boxes
+
+
+def _kinds(counts):
+    """The most frequent type, the lower of equals; background only if there is nothing else."""
+    others = counts.copy()
+    others[:, 0] = 0
+    return np.argmax(others, 1).astype(np.int32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _sums(inst, maps, count):
+    """Sums of (H, W, C) maps over every instance."""
+    sums = np.zeros((count, maps.shape[2]))
+    for r in range(inst.shape[0]):
+        for c in range(inst.shape[1]):
+            if inst[r, c] > 0:
+                for k in range(maps.shape[2]):
+                    sums[inst[r, c] - 1, k] += maps[r, c, k]
+    return sums
+
+
+@numba.njit(cache=True, nogil=True)
+def _pooled(tokens, boxes, rows, columns):
+    """Mean token over the token cells that each box touches, rows x columns pixels in all."""
+    height, width, _ = tokens.shape
+    means = np.zeros((len(boxes), tokens.shape[2]))
+    for i in range(len(boxes)):
+        r0, c0, r1, c1 = boxes[i]
+        # Ceilings by floor division of the negative: integers, for any ratio of the sizes.
+        top, bottom = r0 * height // rows, -(-r1 * height // rows)
+        left, right = c0 * width // columns, -(-c1 * width // columns)
+        for r in range(top, bottom):
+            for c in range(left, right):
+                means[i] += tokens[r, c]
+        means[i] /= (bottom - top) * (right - left)
+    return means
+
+
+def _lists(offsets, values):
+    return pa.ListArray.from_arrays(np.int32(offsets), values)
+
+
+def _vectors(rows):
+    return pa.FixedSizeListArray.from_arrays(np.float32(rows).reshape(-1), rows.shape[1])
