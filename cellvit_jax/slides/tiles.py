@@ -84,15 +84,16 @@ def resample_factor(mpp: float, model_mpp: float) -> float:
 def resample(image: npt.NDArray[np.uint8], factor: float) -> npt.NDArray[np.uint8]:
     """`image` (height, width, 3) enlarged by `factor`, or shrunk by one below 1.
 
-    The centre of pixel x lies at (x + 0.5) / factor - 0.5 in `image`, on both axes, so `factor` is
-    exact and the far edge rounded. Raises InputError for a result of no pixels or of too many.
+    The centre of pixel x lies at (x + 0.5) / factor - 0.5 in `image`, on both axes: `factor` is
+    exact, the far edge rounded. It is 1 or so far from 1 that the size of the image changes, as
+    `resample_factor` gives it. Raises InputError for a result of no pixels or of too many.
     """
     if factor == 1:
         return image
-    height, width = (round(n * factor) for n in image.shape[:2])
-    if not 0 < height * width <= MAX_PIXELS:
+    height, width = (n * factor for n in image.shape[:2])
+    if min(height, width) <= 0.5 or height * width > MAX_PIXELS:
         raise InputError(
-            f"at the model's resolution the image would be {width:,} × {height:,} pixels: "
+            f"at the model's resolution the image would be {width:,.0f} × {height:,.0f} pixels: "
             "check the µm per pixel it was given"
         )
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC

@@ -86,7 +86,7 @@ def test_factor_1_returns_the_very_pixels(picture):
     assert resample(picture, 1.0) is picture
 
 
-@given(factor=st.floats(0.3, 3).filter(lambda factor: factor != 1), n=st.integers(40, 120))
+@given(factor=st.floats(0.3, 0.95) | st.floats(1.05, 3), n=st.integers(40, 120))
 def test_pixel_centres_lie_where_the_coordinates_say(factor, n):
     """On a ramp the value is the place: 2 grey levels a pixel, away from the edges.
 
@@ -105,7 +105,7 @@ def test_shrinking_averages(picture):
     assert np.abs(resample(picture, 0.5)[:-1, :-1] - expected[:-1, :-1]).max() <= 0.5
 
 
-@pytest.mark.parametrize("factor", [1e-3, 4000])
+@pytest.mark.parametrize("factor", [1e-3, 4000, float("inf")])
 def test_a_resolution_that_leaves_nothing_or_too_much_is_an_error(picture, factor):
     with pytest.raises(InputError, match="check the µm per pixel"):
         resample(picture, factor)
