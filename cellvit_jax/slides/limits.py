@@ -3,7 +3,7 @@
 from cellvit_jax.errors import InputError
 
 MIN_SIDE = 16
-# 22,360 pixels squared: 1.5 GB as an array, about thrice that while it is decoded
+# 22,360 pixels squared: 1.5 GB as an array, about 5 GB while it is decoded
 MAX_PIXELS = 500_000_000
 
 
