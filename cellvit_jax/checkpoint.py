@@ -6,12 +6,7 @@ DIR/weights/       parameters and batch statistics, as a nested dictionary
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +16,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 from orbax.checkpoint import v1 as ocp
 
+from cellvit_jax import zoo
 from cellvit_jax.card import ModelCard
 from cellvit_jax.errors import CheckpointError, InputError, OutputError
+from cellvit_jax.files import replacing_directory
 from cellvit_jax.models import CellViT, ModelConfig
 
 FORMAT_VERSION = 1
@@ -40,29 +37,12 @@ def save(path: str | Path, weights: nnx.State, config: ModelConfig, card: ModelC
         "model": config.to_dict(),
         "card": card.to_dict(),
     }
-    with replacing_directory(Path(path)) as folder:
-        (folder / "config.json").write_text(json.dumps(values, indent=1) + "\n")
-        ocp.save(folder / "weights", nnx.to_pure_dict(weights))
-
-
-@contextlib.contextmanager
-def replacing_directory(path: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of `path` when the block ends without an error."""
+    path = Path(path)
     if path.exists() and not (path / "config.json").exists() and any(path.iterdir()):
         raise OutputError(f"{path} exists and is not a checkpoint: choose another name")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)).resolve()
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        yield folder
-        folder.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(folder, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with replacing_directory(path) as folder:
+        (folder / "config.json").write_text(json.dumps(values, indent=1) + "\n")
+        ocp.save(folder / "weights", nnx.to_pure_dict(weights))
 
 
 def read_config(path: str | Path) -> tuple[ModelConfig, ModelCard]:
@@ -80,18 +60,22 @@ def read_config(path: str | Path) -> tuple[ModelConfig, ModelCard]:
         raise CheckpointError(f"{path} is not a checkpoint directory: {error}") from error
 
 
-def load(path: str | Path, *, dtype: DTypeLike = np.float32) -> tuple[CellViT, ModelCard]:
-    """The model at `path`, ready for inference, and its card. `dtype` is the compute type.
+def load(path: str | Path, *, dtype: DTypeLike = np.float32) -> CellViT:
+    """The model at `path`, a folder or a bundled model's name, ready for inference.
 
-    Raises `CheckpointError` where the weights do not fit the config: its text is a diff of names.
+    Its card is `model.card`; `dtype` is the compute type. Raises
+    `InputError` for an unknown name, `CheckpointError` where the weights do not fit the config: its
+    text is a diff of names.
     """
+    path = zoo.find(path)
     config, card = read_config(path)
     model = nnx.eval_shape(lambda: CellViT(config, dtype=dtype, rngs=nnx.Rngs(0)))
     abstract = _on_one_device(nnx.to_pure_dict(nnx.state(model, WEIGHTS)))
-    weights = load_weights(Path(path).resolve() / "weights", abstract)
+    weights = load_weights(path.resolve() / "weights", abstract)
     nnx.update(model, weights)
     _drop_random_streams(model)
-    return nnx.view(model, deterministic=True, use_running_average=True), card
+    model.card = card
+    return nnx.view(model, deterministic=True, use_running_average=True)
 
 
 def _on_one_device(abstract: Any) -> Any:

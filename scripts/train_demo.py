@@ -15,18 +15,17 @@ import numpy as np
 import tyro
 
 from cellvit_jax.card import ModelCard, cell_classes
+from cellvit_jax.data.consep import CLASSES, MERGED
 from cellvit_jax.data.folder import read_folder
 from cellvit_jax.data.pipeline import RandomTile, batches
 from cellvit_jax.models import ModelConfig
 from cellvit_jax.training.loop import train
 from cellvit_jax.training.recipes import demo
 
-# CoNSeP's seven classes, merged as its benchmark does
-MERGED = {1: 4, 2: 1, 3: 2, 4: 2, 5: 3, 6: 3, 7: 3}
 BBBC038_SHARE = 0.12  # of the tiles: mostly not H&E, but other stains and sizes
 
 CARD = ModelCard(
-    classes=cell_classes("Inflammatory", "Epithelial", "Spindle-shaped", "Other"),
+    classes=cell_classes(*CLASSES),
     mpp=0.25,
     tile=256,
     provenance="trained from random weights by scripts/train_demo.py on 15 fields of CoNSeP "

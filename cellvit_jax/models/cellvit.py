@@ -8,6 +8,7 @@ from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
 
+from cellvit_jax.card import ModelCard
 from cellvit_jax.errors import InputError
 from cellvit_jax.models.config import ModelConfig
 from cellvit_jax.models.decoder import SkipPaths, Trunk
@@ -34,6 +35,7 @@ class CellViT(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.config = config
+        self.card: ModelCard | None = None  # what a checkpoint says of its weights
         channels = branch_channels(config)
         trunks = (SHARED,) if config.shared_trunk else tuple(channels)
         self.encoder = ViT(config, dtype=dtype, rngs=rngs)

@@ -1,0 +1,83 @@
+"""The command `cellvit-jax`: arguments in, a sentence out. Everything else is imported on use."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from tyro.conf import Positional
+
+from cellvit_jax.errors import CellViTError
+
+Export = Literal["parquet", "geojson", "json", "instances", "overlay"]
+EXPORTS: tuple[Export, ...] = ("parquet", "geojson", "json", "instances", "overlay")
+
+app = tyro.extras.SubcommandApp()
+
+
+@app.command
+def segment(
+    images: Positional[list[Path]],
+    /,
+    out: Path,
+    model: str = "cellvit-tiny-consep",
+    mpp: float | None = None,
+    export: tuple[Export, ...] = EXPORTS,
+    batch_size: int | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Find, outline and type every nucleus of images.
+
+    Args:
+        images: PNG, JPEG, TIFF or .npy files of H&E stained tissue.
+        out: folder for the results; each image gets a folder of its own in it.
+        model: a model folder (see cellvit-convert) or the name of a bundled model.
+        mpp: resolution in µm per pixel; wins over what the files say.
+        export: which files to write.
+        batch_size: tiles per call of the network; by default 1 on CPU, 8 elsewhere.
+        overwrite: replace results that are there already.
+        quiet: print nothing but errors.
+    """
+    from cellvit_jax.inference.run import run
+
+    run(
+        images,
+        out,
+        model=model,
+        mpp=mpp,
+        export=export,
+        batch_size=batch_size,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
+
+
+@app.command
+def info() -> None:
+    """Print versions, devices, bundled models and the cache folder."""
+    from cellvit_jax.info import describe
+
+    print(describe())
+
+
+def main() -> None:
+    """Run the command line; errors that were foreseen become one sentence and exit code 2."""
+    if "--version" in sys.argv[1:2]:
+        from cellvit_jax import __version__
+
+        print(f"cellvit-jax {__version__}")
+        return
+    warnings.showwarning = _show_warning
+    try:
+        app.cli(prog="cellvit-jax", description="Nuclei of H&E images, segmented and typed.")
+    except CellViTError as error:
+        print(f"cellvit-jax: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"cellvit-jax: {message}", file=sys.stderr)
