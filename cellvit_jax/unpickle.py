@@ -23,7 +23,7 @@ import numpy as np
 from cellvit_jax.errors import CellViTError, UnsafeFileError
 
 OBJECT_COST = 64  # bytes that an opcode may cost us: an empty list, an entry of a dict
-FREE_BYTES = 64 * 2**20
+FREE_BYTES = 32 * 2**20
 MAX_DEPTH = 100
 
 
