@@ -1,0 +1,95 @@
+"""What a checkpoint file holds, whichever of the usual layouts it has."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellvit_jax.errors import CheckpointError
+from cellvit_jax.torch_files import read_torch
+
+MAX_BLOCKS = 256
+
+
+@dataclass(frozen=True)
+class Content:
+    """A state dict and what its file says about it.
+
+    `config` is the flat dictionary with dotted keys that CellViT stores beside its weights. What
+    it says is believed only where the tensors leave a question open.
+    """
+
+    tensors: Mapping[str, np.ndarray]
+    arch: str = ""
+    epoch: int | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Content":
+        """The content of a `.pth` file. Raises `CheckpointError` if it holds no state dict."""
+        checkpoint = read_torch(path)
+        found = checkpoint if isinstance(checkpoint, dict) else {}
+        tensors = found.get("model_state_dict", found)
+        if not _is_state_dict(tensors):
+            what = ", ".join(map(repr, list(found)[:8])) or type(checkpoint).__name__
+            raise CheckpointError(f"{path} holds no state dict of tensors, only {what}")
+        arch, epoch, config = (found.get(key) for key in ("arch", "epoch", "config"))
+        return cls(
+            tensors,
+            arch if isinstance(arch, str) else "",
+            epoch if isinstance(epoch, int) else None,
+            config if isinstance(config, dict) else {},
+        )
+
+    def matches(self, pattern: str) -> Iterator[tuple[re.Match[str], np.ndarray]]:
+        """The tensors whose whole key matches."""
+        for key, tensor in self.tensors.items():
+            if match := re.fullmatch(pattern, key):
+                yield match, tensor
+
+    def has(self, pattern: str) -> bool:
+        return any(True for _ in self.matches(pattern))
+
+    def size(self, pattern: str, *, axis: int = 0, default: int | None = None) -> int:
+        """The length that most tensors of that name have along an axis.
+
+        Without any such tensor it is `default`, or a `CheckpointError` where there is none.
+        """
+        found = Counter(t.shape[axis] for _, t in self.matches(pattern) if t.ndim > axis)
+        if not found and default is None:
+            raise CheckpointError(f"the checkpoint has no tensor that is named like {pattern}")
+        return found.most_common(1)[0][0] if found else default  # type: ignore[return-value]
+
+    def count(self, pattern: str) -> int:
+        """How many different layers the pattern's first group counts."""
+        count = len({match[1] for match, _ in self.matches(pattern)})
+        if count > MAX_BLOCKS:
+            raise CheckpointError(f"an encoder of {count} blocks is more than any that is known")
+        return count
+
+    def integers(self, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        """One or several positive numbers from the config; a `CheckpointError` without any."""
+        value = self.config.get(key)
+        values = (
+            default if value is None else value if isinstance(value, list | tuple) else (value,)
+        )
+        if not values or not all(type(v) is int and v > 0 for v in values):
+            raise CheckpointError(f"the checkpoint's config does not say {key} in whole numbers")
+        return tuple(values)
+
+    def rate(self, key: str) -> float:
+        """A dropout rate from the config, 0 if it has none."""
+        value = self.config.get(key)
+        return float(value) if isinstance(value, int | float) and 0 <= value < 1 else 0.0
+
+
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and len(value) > 0
+        and all(isinstance(k, str) and isinstance(v, np.ndarray) for k, v in value.items())
+    )
