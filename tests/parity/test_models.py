@@ -1,0 +1,79 @@
+"""Converted networks against recorded outputs of the PyTorch originals.
+
+Records hold every `stride`-th pixel of the maps, a part of the tokens and skips, and the moments
+(mean, standard deviation) of the whole arrays.
+"""
+
+from pathlib import Path
+
+import cv2
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from cellvit_convert.content import Content
+from cellvit_convert.pytorch_to_orbax import translate
+from cellvit_jax.models import CellViT
+from tests.convert.archives import write_archive
+from tests.parity.synthetic import state_dict
+from tests.shared import DATA
+
+RECORDS = (
+    "cellvit-256.he-256",
+    "cellvit-256.he-256x320",
+    "cellvit-256-shared.he-256",
+    "cellvit-256-regression.he-256",
+    "cellvit-generic-d192.he-256",
+)
+CONFIGS = {"cellvit-generic-d192": {"model.num_heads": 3, "model.extract_layers": [1, 3, 5, 6]}}
+
+
+@pytest.fixture(scope="module", params=RECORDS)
+def record(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def outputs(record: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    name, _, image = record.partition(".")
+    model = converted(name, tmp_path_factory.mktemp(name) / "x.pth")
+    pixels = cv2.imread(str(DATA / "models" / f"{image}.png"))[..., ::-1].astype(np.float32)
+    images = (pixels / 255 - 0.5) / 0.5
+    with jax.default_matmul_precision("highest"):
+        maps = jax.jit(lambda m, x: m(x, tokens=True, skips=True))(model, images[None])
+    return {key: np.asarray(array[0]) for key, array in maps.items()}
+
+
+def converted(name: str, path: Path) -> CellViT:
+    """The network that the conversion of a whole `.pth` file gives."""
+    write_archive(path, {"model_state_dict": state_dict(name), "config": CONFIGS.get(name, {})})
+    result = translate(Content.read(path))
+    path.unlink()
+    model = nnx.eval_shape(lambda: CellViT(result.config, rngs=nnx.Rngs(0)))
+    nnx.update(model, result.weights)
+    return nnx.view(model, deterministic=True, use_running_average=True)
+
+
+def sample(name: str, array: np.ndarray, stride: int) -> np.ndarray:
+    if name == "tissue_types":
+        return array
+    if name == "tokens":
+        return array[::3, ::3, ::4]
+    if name.startswith("skip"):
+        return array[:: max(1, len(array) // 16), ::8]
+    return array[::stride, ::stride]
+
+
+def test_outputs_equal_the_originals(record: str, outputs: dict[str, np.ndarray]) -> None:
+    expected = dict(np.load(DATA / "models" / f"{record}.npz"))
+    stride = int(expected.pop("stride"))
+    moments = {k.removesuffix(".moments"): expected.pop(k) for k in [*expected] if "." in k}
+    assert outputs.keys() == expected.keys() == moments.keys()
+    for name, reference in expected.items():
+        found = sample(name, outputs[name], stride)
+        assert found.shape == reference.shape, name
+        assert np.abs(found - reference).max() <= 1e-5 * np.abs(reference).max(), name
+        mean, std = moments[name]
+        assert abs(outputs[name].mean(dtype=np.float64) - mean) <= 1e-4 * std, name
+        assert abs(outputs[name].std(dtype=np.float64) - std) <= 1e-4 * std, name
