@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import cv2
-import numba
 import numpy as np
+
+from cellvit_jax.cells.compiled import compiled
 
 # Steps (row, column) to the neighbours, anticlockwise on the screen, beginning at the right.
 STEPS = np.array([(0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1)])
@@ -34,7 +35,7 @@ def _found(inst, instance, r0, c0, r1, c1):
     return found[0][:, 0]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _outlines(inst, count):
     """Outlines from the first pixels, and which instances have, or may have, more pieces.
 
@@ -60,7 +61,7 @@ def _outlines(inst, count):
     return np.array(points, np.int32).reshape(-1, 2), offsets, uncertain
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _is_top(inst, r, c):
     return not (
         _is(inst, r, c - 1, inst[r, c])
@@ -70,12 +71,12 @@ def _is_top(inst, r, c):
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _is(inst, r, c, instance):
     return 0 <= r < inst.shape[0] and 0 <= c < inst.shape[1] and inst[r, c] == instance
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _trace(inst, r, c, points, passed):
     """Append the corners of the outline that begins at its topmost pixel (r, c)."""
     back = _turn(inst, r, c, LEFT, -1)
@@ -95,13 +96,13 @@ def _trace(inst, r, c, points, passed):
             return
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _append(points, r, c):
     points.append(np.int32(c))
     points.append(np.int32(r))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _turn(inst, r, c, start, sense):
     """The next direction after `start` in which the instance goes on, or `start` if in none."""
     for turn in range(1, 8):

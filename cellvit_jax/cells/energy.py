@@ -6,9 +6,9 @@ from collections.abc import Callable
 from math import comb
 
 import cv2
-import numba
 import numpy as np
 
+from cellvit_jax.cells.compiled import compiled
 from cellvit_jax.errors import InputError
 
 RADIUS = 10  # of the Sobel kernels
@@ -19,6 +19,7 @@ DERIVE = np.diff([0, *(comb(19, k) for k in range(20)), 0])[::-1].astype(np.floa
 FULL_STEP = 2.0**20 * comb(19, 9)
 # In such steps: the deepest fall (two nuclei that touch along a straight border give -1) and the
 # steepest rise (inside a small nucleus) of a typical tile, in place of the tile's own extremes.
+# Markers being edges under 0.4, they are where neither distance falls: 0 is 0.6 of the way up.
 FIXED_LOWER, FIXED_UPPER = -0.75, 0.5
 
 
@@ -64,7 +65,7 @@ def _slope(distance: np.ndarray, down: np.ndarray, across: np.ndarray) -> np.nda
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _correlated(padded, down, across):
     """OpenCV's Sobel of this size, to rounding, at a third of its time."""
     rows, columns = padded.shape[0] - 2 * RADIUS, padded.shape[1] - 2 * RADIUS
@@ -79,14 +80,14 @@ def _correlated(padded, down, across):
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _add(total, weights, a, b, c):
     """Three taps at a time: memory, not arithmetic, is what takes the time."""
     for i in range(total.size):
         total[i] += weights[0] * a[i] + weights[1] * b[i] + weights[2] * c[i]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _between(plane, low, high):
     """`plane` as float32 shares of the way from `low` to `high`, 0 below and 1 above."""
     out = np.empty(plane.shape, np.float32)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from cellvit_jax.cells.compiled import compiled
 
 OPEN = -1  # to be flooded, not yet reached
 NONE = -1  # end of a linked list
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def flood(labels: np.ndarray, heights: np.ndarray, parts: np.ndarray, count: int) -> None:
     """Grow the positive `labels` into the `OPEN` pixels, highest `heights` first, in place.
 
@@ -33,7 +34,7 @@ def flood(labels: np.ndarray, heights: np.ndarray, parts: np.ndarray, count: int
         arrivals = _spread(labels, height, pixels, arrivals, heap, size)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _spread(labels, height, pixels, arrivals, heap, size):
     rows, columns = labels.shape
     while size:
@@ -51,11 +52,11 @@ def _spread(labels, height, pixels, arrivals, heap, size):
     return arrivals
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _shores(labels):
-    """Labelled pixels beside an open one, in raster order, with room for the open ones behind."""
+    """Labelled pixels beside an open one, in raster order, with room behind for the open ones."""
     rows, columns = labels.shape
-    pixels = np.empty(_to_visit(labels), np.int32)
+    pixels = np.empty(labels.size, np.int32)  # pages that are never touched cost nothing
     shores = 0
     for r in range(rows):
         for c in range(columns):
@@ -65,16 +66,7 @@ def _shores(labels):
     return pixels, shores
 
 
-@numba.njit(cache=True, nogil=True)
-def _to_visit(labels):
-    visits = 0
-    for r in range(labels.shape[0]):
-        for c in range(labels.shape[1]):
-            visits += labels[r, c] == OPEN or (labels[r, c] > 0 and _beside_open(labels, r, c))
-    return visits
-
-
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _beside_open(labels, r, c):
     rows, columns = labels.shape
     return (
@@ -85,7 +77,7 @@ def _beside_open(labels, r, c):
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _by_part(pixels, part, count):
     """Linked lists: the first pixel of every part, and the one after every pixel."""
     first = np.full(count, NONE, np.int32)
@@ -96,13 +88,13 @@ def _by_part(pixels, part, count):
     return first, following
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _key(height, arrival):
     """One integer that sorts by falling height, then by arrival."""
     return (-np.int64(height) << 32) + arrival
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _push(heap, size, key):
     i = size
     while i > 0 and heap[(i - 1) >> 1] > key:
@@ -111,7 +103,7 @@ def _push(heap, size, key):
     heap[i] = key
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _pop(heap, size):
     top, last = heap[0], size - 1
     i, child = 0, 1

@@ -35,7 +35,8 @@ def checked(**maps: np.ndarray | None) -> dict[str, Any]:
     for name, array in arrays.items():
         if array is not None:
             _check_shape(name, array.shape, size)
-    if not cv2.checkRange(arrays["hv"]):
+    finite, _ = cv2.checkRange(arrays["hv"])
+    if not finite:
         raise InputError("hv holds NaN or infinite distances: the network's output is broken")
     return arrays
 

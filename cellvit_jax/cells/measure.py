@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import pyarrow as pa
 
+from cellvit_jax.cells.compiled import compiled
 from cellvit_jax.cells.contours import contours
 from cellvit_jax.cells.planes import Planes
 
@@ -54,7 +54,7 @@ def numbered(table: pa.Table) -> pa.Table:
     return table.add_column(0, "id", pa.array(np.arange(1, table.num_rows + 1)))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _census(inst, types, count, classes):
     """Per instance: pixels of each type, sums of rows and columns, box."""
     counts = np.zeros((count, classes), np.int64)
@@ -82,7 +82,7 @@ def _kinds(counts):
     return np.argmax(others, 1).astype(np.int32)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _sums(inst, maps, count):
     """Sums of (H, W, C) maps over every instance."""
     sums = np.zeros((count, maps.shape[2]))
@@ -94,7 +94,7 @@ def _sums(inst, maps, count):
     return sums
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _pooled(tokens, boxes, rows, columns):
     """Mean token over the token cells that each box touches, rows x columns pixels in all."""
     height, width, _ = tokens.shape

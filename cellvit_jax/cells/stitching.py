@@ -12,10 +12,10 @@ import itertools
 from collections.abc import Iterator
 
 import cv2
-import numba
 import numpy as np
 import pyarrow as pa
 
+from cellvit_jax.cells.compiled import compiled
 from cellvit_jax.cells.measure import measure, numbered
 from cellvit_jax.cells.planes import Planes
 from cellvit_jax.cells.table import Cells
@@ -52,7 +52,7 @@ def _running_ids(reported, found):
     return np.concatenate([[0], np.where(reported, found + np.cumsum(reported), 0)])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _write(labels, inst, ids):
     for r in range(inst.shape[0]):
         for c in range(inst.shape[1]):
@@ -107,7 +107,7 @@ def _area(seed):
     return (r1 - r0) * (c1 - c0)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _mark_crossing(todo, block):
     """Mark the clumps that lie in several blocks; a pixel and the box (r0, c0, r1, c1) of each."""
     rows, columns = todo.shape
@@ -120,7 +120,7 @@ def _mark_crossing(todo, block):
     return clumps
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _crosses(todo, r, c, block):
     for i in range(max(r - 1, 0), min(r + 2, todo.shape[0])):
         for j in range(max(c - 1, 0), min(c + 2, todo.shape[1])):
@@ -129,7 +129,7 @@ def _crosses(todo, r, c, block):
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _mark(todo, r, c):
     """Mark the clump at (r, c) as crossing; its box."""
     r0, c0, r1, c1 = r, c, r + 1, c + 1

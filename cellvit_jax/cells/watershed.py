@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import cv2
-import numba
 import numpy as np
 
+from cellvit_jax.cells.compiled import compiled
 from cellvit_jax.cells.flood import OPEN, flood
 
 MIN_SIZE = 10  # pixels of a nucleus, and of a marker
@@ -33,7 +33,7 @@ def instances(binary: np.ndarray, edge: np.ndarray) -> np.ndarray:
     return labels
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def renumber(labels: np.ndarray, highest: int) -> np.ndarray:
     """Give the labels ids from 1 in the raster order of first pixels, in place.
 
@@ -59,7 +59,7 @@ def _components(binary):
     return parts, large
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _sizes(parts, count):
     sizes = np.zeros(count, np.int64)
     for part in parts.reshape(-1):
@@ -79,7 +79,7 @@ def filled(framed: np.ndarray) -> np.ndarray:
     return (framed[1:-1, 1:-1] != OUTSIDE).view(np.uint8)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _kept(parts, large):
     """`parts` without the small ones."""
     flat = parts.reshape(-1)
@@ -89,7 +89,7 @@ def _kept(parts, large):
     return parts
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _inner(parts, large, edge):
     """Nucleus pixels that are no edge, framed by one pixel of background."""
     rows, columns = parts.shape
@@ -100,7 +100,7 @@ def _inner(parts, large, edge):
     return inner
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _owners(parts, large, markers):
     """Per component the one marker on it, 0 without any (or too small), `SEVERAL` with more."""
     owners = np.zeros(large.size, np.int32)
@@ -111,7 +111,7 @@ def _owners(parts, large, markers):
     return owners
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _sown(parts, owners, markers):
     """Labels before the flood: only components with several markers have to be flooded."""
     labels = np.empty(parts.shape, np.int32)
@@ -123,32 +123,37 @@ def _sown(parts, owners, markers):
     return labels
 
 
-@numba.njit(cache=True, nogil=True)
 def _heights(parts, large, owners, edge):
     """Smoothed opposite of the edges, int32, where `owners` says that it is needed.
 
     Edges are multiples of 2^-24 and the smoothing weighs in sixteenths: integers hold it exactly.
     """
-    rows, columns = parts.shape
-    inside = np.zeros((rows + 2, columns + 2), np.int32)  # mirrored at the border, without it twice
-    for r in range(rows):
-        for c in range(columns):
+    inside = _depths(parts, large, edge)
+    framed = cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_REFLECT_101)
+    return _smoothed(framed, parts, owners)
+
+
+@compiled
+def _depths(parts, large, edge):
+    depths = np.zeros(parts.shape, np.int32)
+    for r in range(parts.shape[0]):
+        for c in range(parts.shape[1]):
             if large[parts[r, c]]:
-                inside[r + 1, c + 1] = ONE - np.int32(max(edge[r, c], 0) * ONE)
-    inside[0], inside[-1] = inside[2], inside[-3]
-    inside[:, 0], inside[:, -1] = inside[:, 2], inside[:, -3]
-    heights = np.zeros((rows, columns), np.int32)
-    for r in range(rows):
-        for c in range(columns):
+                depths[r, c] = ONE - np.int32(max(edge[r, c], 0) * ONE)
+    return depths
+
+
+@compiled
+def _smoothed(framed, parts, owners):
+    heights = np.zeros(parts.shape, np.int32)
+    for r in range(parts.shape[0]):
+        for c in range(parts.shape[1]):
             if owners[parts[r, c]] == SEVERAL:
-                heights[r, c] = (
-                    _weighed(inside[r], c)
-                    + 2 * _weighed(inside[r + 1], c)
-                    + _weighed(inside[r + 2], c)
-                )
+                sides = _weighed(framed, r, c) + _weighed(framed, r + 2, c)
+                heights[r, c] = sides + 2 * _weighed(framed, r + 1, c)
     return heights
 
 
-@numba.njit(cache=True, nogil=True)
-def _weighed(row, c):
-    return row[c] + 2 * row[c + 1] + row[c + 2]
+@compiled
+def _weighed(plane, r, c):
+    return plane[r, c] + 2 * plane[r, c + 1] + plane[r, c + 2]

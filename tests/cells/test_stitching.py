@@ -1,0 +1,160 @@
+"""A whole image in blocks, and from tiles: the same cells, whatever the cuts."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cellvit_jax.cells import Planes, edges, extract_cells, stitch
+from cellvit_jax.cells.energy import RADIUS
+from cellvit_jax.slides.tiles import plan
+from tests.cells.records import LARGE, SMALL, boxes, record
+
+
+def same(a, b):
+    return a.table.combine_chunks().equals(b.table.combine_chunks())
+
+
+@pytest.mark.parametrize("name", SMALL + LARGE)
+def test_blocks_as_one_tile(name):
+    maps = record(name).maps
+    inst, whole = extract_cells(*maps, normalise="fixed")
+    for block in (61, 128, 512):
+        labels, cells = stitch(Planes.of(*maps), block=block)
+        assert labels.dtype == np.uint32
+        assert same(cells, whole)
+        np.testing.assert_array_equal(labels, np.where(inst <= len(whole), inst, 0))
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.integers(5, 60), st.floats(0.3, 0.8))
+def test_any_clumps(seed, block, density):
+    """Random nuclei as the network would never draw them: rings, islands, combs, giants."""
+    rng = np.random.default_rng(seed)
+    coarse = (rng.random((20, 24)) < density).astype(np.uint8)
+    planes = Planes(
+        binary=np.kron(coarse, np.ones((5, 5), np.uint8)),
+        edge=np.float32(rng.integers(0, 2**23, (100, 120)) / 2**24),
+        types=rng.integers(0, 3, (100, 120)).astype(np.uint8),
+    )
+    expected_labels, expected = stitch(planes, block=120)
+    labels, cells = stitch(planes, block=block)
+    assert same(cells, expected)
+    np.testing.assert_array_equal(labels, expected_labels)
+
+
+def test_ring_around_blocks():
+    """What a closed ring of marker holds belongs to it, however far apart its sides are."""
+    binary = np.zeros((200, 200), np.uint8)
+    binary[20:180, 20:180] = 1
+    binary[30:170, 30:170] = 0
+    binary[90:110, 90:110] = 1  # an island in a block of its own
+    planes = Planes(binary, np.zeros((200, 200), np.float32), binary)
+    for block in (60, 80, 200):
+        labels, cells = stitch(planes, block=block)
+        assert len(cells) == 1
+        np.testing.assert_array_equal(labels, binary)
+
+
+def mosaic(side, names):
+    """Records, turned and mirrored, side by side to `side` pixels: nuclei cut at every joint."""
+    n = side // len(record(names[0]).types)
+    turned = [
+        [tuple(np.rot90(m, i + 2 * j) for m in record(names[(i + j) % 2]).maps) for i in range(n)]
+        for j in range(n)
+    ]
+    return tuple(
+        np.concatenate([np.concatenate([maps[k] for maps in row], 1) for row in turned])
+        for k in range(3)
+    )
+
+
+@pytest.mark.parametrize(("side", "names"), [(2048, ("crowded-512", "noisy-512")), (4096, LARGE)])
+def test_large_image(side, names):
+    planes = Planes.of(*mosaic(side, names))
+    labels, cells = stitch(planes, block=512)
+    whole_labels, whole = stitch(planes, block=side)
+    assert same(cells, whole)
+    np.testing.assert_array_equal(labels, whole_labels)
+    # no two cells share a pixel, and none has lost one
+    np.testing.assert_array_equal(np.bincount(labels.ravel())[1:], cells.column("area"))
+
+
+def network(maps, tile):
+    """Stands for a network without edge effects: the maps under a tile, mirrored outside."""
+    pad = tile.size
+    padded = [np.pad(m, [(pad, pad)] * 2 + [(0, 0)] * (m.ndim - 2), "reflect") for m in maps]
+    rows, columns = (slice(o + pad, o + pad + tile.size) for o in (tile.row, tile.col))
+    return [np.ascontiguousarray(m[rows, columns]) for m in padded]
+
+
+@pytest.mark.parametrize("size", [(512, 512), (300, 411)])
+@pytest.mark.parametrize("order", [1, -1])
+def test_tiles_as_one(size, order):
+    maps = [m[: size[0], : size[1]] for m in record("crowded-512").maps]
+    image = None
+    for tile in plan(size, 256, RADIUS)[::order]:
+        part = Planes.of(*network(maps, tile))
+        image = image or Planes.blank(*size, like=part)
+        image.paste(part, tile.row, tile.col, tile.core)
+    np.testing.assert_array_equal(image.edge, edges(np.ascontiguousarray(maps[1]), "fixed"))
+    _, cells = stitch(image, block=100)
+    _, whole = extract_cells(*maps, normalise="fixed")
+    assert same(cells, whole)
+
+
+def test_tile_larger_than_the_image():
+    maps = [m[:40, :200] for m in record("crowded-512").maps]
+    (tile,) = plan((40, 200), 256, 32)
+    part = Planes.of(*network(maps, tile))
+    image = Planes.blank(40, 200, like=part)
+    image.paste(part, tile.row, tile.col, tile.core)
+    np.testing.assert_array_equal(image.binary, maps[0])
+    np.testing.assert_array_equal(image.types, maps[2])
+
+
+def test_probabilities_and_tokens_survive():
+    rng = np.random.default_rng(0)
+    maps = record("crowded-512").maps
+    probabilities = rng.random((512, 512, 6), np.float32)
+    tokens = rng.random((32, 32, 4), np.float32)
+    _, whole = extract_cells(*maps, probabilities=probabilities, tokens=tokens, normalise="fixed")
+    image = Planes.blank(
+        512, 512, like=Planes.of(*maps, probabilities=probabilities, tokens=tokens)
+    )
+    for row in (0, 256):
+        tile = Planes.of(
+            *(m[row : row + 256] for m in maps),
+            probabilities=probabilities[row : row + 256],
+            tokens=tokens[row // 16 : row // 16 + 16],
+        )
+        image.paste(tile, row, 0, ((row, 0), (row + 256, 512)))
+    np.testing.assert_array_equal(image.tokens, tokens)
+    image.edge[:] = edges(maps[1], "fixed")
+    _, cells = stitch(image, block=200)
+    assert same(cells, whole)
+
+
+def test_tokens_of_tiles_off_the_grid():
+    """A token cell of the image takes the token under its centre, also of a coarser grid."""
+    tile = Planes(
+        *np.zeros((3, 64, 64), np.uint8),
+        tokens=np.arange(16.0).reshape(4, 4, 1),
+        extent=(64, 64),
+    )
+    image = Planes.blank(100, 130, like=tile)
+    assert image.tokens.shape == (7, 9, 1)
+    image.tokens[:] = -1
+    image.paste(tile, 30, 50, ((35, 60), (94, 114)))
+    for (i, j), token in np.ndenumerate(image.tokens[..., 0]):
+        r, c = min(16 * i + 8, 99), min(16 * j + 8, 129)
+        inside = 35 <= r < 94 and 60 <= c < 114
+        assert token == ((r - 30) // 16 * 4 + (c - 50) // 16 if inside else -1)
+
+
+def test_nothing_to_find():
+    blank = Planes(*np.zeros((3, 50, 70), np.uint8))
+    labels, cells = stitch(blank, block=32)
+    assert len(cells) == 0
+    assert labels.shape == (50, 70)
+    assert boxes(cells).shape == (0, 4)
