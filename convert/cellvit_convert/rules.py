@@ -107,6 +107,6 @@ def fill(abstract: nnx.State, tensors: Tensors, dtype: DTypeLike) -> nnx.State:
 
     def value(path: tuple, variable: nnx.Variable) -> nnx.Variable:
         kind = dtype if isinstance(variable, nnx.Param) else np.float32
-        return variable.replace(tensors[".".join(map(str, path))].astype(kind))
+        return variable.replace(tensors[".".join(map(str, path))].astype(kind, copy=False))
 
     return nnx.map_state(value, abstract)
