@@ -10,23 +10,26 @@ OPEN = -1  # to be flooded, not yet reached
 NONE = -1  # end of a linked list
 
 
-@compiled
-def flood(labels: np.ndarray, heights: np.ndarray, parts: np.ndarray, count: int) -> None:
+def flood(labels: np.ndarray, heights: np.ndarray, parts: np.ndarray, highest: int) -> None:
     """Grow the positive `labels` into the `OPEN` pixels, highest `heights` first, in place.
 
-    `labels`, `heights`, `parts`: int32 (H, W); `parts` are the 4-connected components to be
-    flooded, below `count`. A pixel takes the label of the neighbour that reaches it first and
+    `labels`, `heights`, `parts`: int32 (H, W); `parts` holds the 4-connected components,
+    0..`highest`. A pixel takes the label of the neighbour that reaches it first and
     passes the flood on at its own height or that of the pass it came over, whichever is lower.
     Equal heights go in order of arrival, the labelled pixels in raster order first; neighbours
     are visited up, left, right, down.
     """
-    pixels, shores = _shores(labels)
-    first, following = _by_part(pixels[:shores], parts.reshape(-1), count)
-    height = heights.reshape(-1)
-    heap = np.empty(pixels.size, np.int64)
-    arrivals = shores
+    # NumPy asks for huge pages, numba does not; what is never touched costs nothing.
+    pixels, heap = np.empty(labels.size, np.int32), np.empty(labels.size, np.int64)
+    _flood(labels, heights.reshape(-1), parts.reshape(-1), highest, pixels, heap)
+
+
+@compiled
+def _flood(labels, height, parts, highest, pixels, heap):
+    arrivals = _shores(labels, pixels)
+    first, following = _by_part(pixels[:arrivals], parts, highest)
     # One component after the other: components do not touch, and small heaps are fast heaps.
-    for part in range(count):
+    for part in range(highest + 1):
         size, shore = 0, first[part]
         while shore != NONE:
             _push(heap, size, _key(height[pixels[shore]], shore))
@@ -53,17 +56,15 @@ def _spread(labels, height, pixels, arrivals, heap, size):
 
 
 @compiled
-def _shores(labels):
-    """Labelled pixels beside an open one, in raster order, with room behind for the open ones."""
-    rows, columns = labels.shape
-    pixels = np.empty(labels.size, np.int32)  # pages that are never touched cost nothing
-    shores = 0
-    for r in range(rows):
-        for c in range(columns):
+def _shores(labels, pixels):
+    """Collect the labelled pixels beside an open one, in raster order; how many there are."""
+    found = 0
+    for r in range(labels.shape[0]):
+        for c in range(labels.shape[1]):
             if labels[r, c] > 0 and _beside_open(labels, r, c):
-                pixels[shores] = r * columns + c
-                shores += 1
-    return pixels, shores
+                pixels[found] = r * labels.shape[1] + c
+                found += 1
+    return found
 
 
 @compiled
@@ -78,9 +79,9 @@ def _beside_open(labels, r, c):
 
 
 @compiled
-def _by_part(pixels, part, count):
+def _by_part(pixels, part, highest):
     """Linked lists: the first pixel of every part, and the one after every pixel."""
-    first = np.full(count, NONE, np.int32)
+    first = np.full(highest + 1, NONE, np.int32)
     following = np.empty(pixels.size, np.int32)
     for i in range(pixels.size - 1, -1, -1):
         following[i] = first[part[pixels[i]]]

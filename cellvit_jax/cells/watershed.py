@@ -24,13 +24,20 @@ def instances(binary: np.ndarray, edge: np.ndarray) -> np.ndarray:
 
     `binary` uint8 (H, W) of 0 and 1, `edge` float32 (H, W) as `edges` gives it.
     """
-    parts, large = _components(binary)
-    markers = _markers(_inner(parts, large, edge))
-    owners = _owners(parts, large, markers)
-    labels = _sown(parts, owners, markers)
-    flood(labels, _heights(parts, large, owners, edge), parts, large.size)
-    renumber(labels, int(markers.max()))
-    return labels
+    parts, count = _components(binary)
+    solid = cv2.morphologyEx(filled(_inner(parts, edge)), cv2.MORPH_OPEN, ELLIPSE)
+    markers, highest = _components(solid)
+    owners = _owners(parts, markers, count)
+    _sow(markers, parts, owners)
+    flood(markers, _heights(parts, owners, edge), parts, count)
+    renumber(markers, highest)
+    return markers
+
+
+def filled(framed: np.ndarray) -> np.ndarray:
+    """The mask inside a frame of one zero pixel, holes filled; uint8 0/1. `framed` is used up."""
+    cv2.floodFill(framed, None, (0, 0), OUTSIDE)
+    return (framed[1:-1, 1:-1] != OUTSIDE).view(np.uint8)
 
 
 @compiled
@@ -51,107 +58,84 @@ def renumber(labels: np.ndarray, highest: int) -> np.ndarray:
     return ids
 
 
-def _components(binary):
-    """4-connected components, and which of them are large enough."""
-    count, parts = cv2.connectedComponents(binary, connectivity=4)
-    large = _sizes(parts, count) >= MIN_SIZE
-    large[0] = False
-    return parts, large
+def _components(mask):
+    """Labels of the 4-connected components, without the small ones, and the highest."""
+    count, parts = cv2.connectedComponents(mask, connectivity=4)
+    _drop_small(parts, count)
+    return parts, count - 1
 
 
 @compiled
-def _sizes(parts, count):
+def _drop_small(parts, count):
     sizes = np.zeros(count, np.int64)
-    for part in parts.reshape(-1):
-        sizes[part] += 1
-    return sizes
-
-
-def _markers(inner):
-    """Labels of the solid cores in `inner`, a framed mask."""
-    solid = cv2.morphologyEx(filled(inner), cv2.MORPH_OPEN, ELLIPSE)
-    return _kept(*_components(solid))
-
-
-def filled(framed: np.ndarray) -> np.ndarray:
-    """The mask inside a frame of one zero pixel, holes filled; uint8 0/1. `framed` is used up."""
-    cv2.floodFill(framed, None, (0, 0), OUTSIDE)
-    return (framed[1:-1, 1:-1] != OUTSIDE).view(np.uint8)
-
-
-@compiled
-def _kept(parts, large):
-    """`parts` without the small ones."""
     flat = parts.reshape(-1)
+    for part in flat:
+        sizes[part] += 1
     for i in range(flat.size):
-        if not large[flat[i]]:
+        if sizes[flat[i]] < MIN_SIZE:
             flat[i] = 0
-    return parts
 
 
 @compiled
-def _inner(parts, large, edge):
+def _inner(parts, edge):
     """Nucleus pixels that are no edge, framed by one pixel of background."""
     rows, columns = parts.shape
     inner = np.zeros((rows + 2, columns + 2), np.uint8)
     for r in range(rows):
         for c in range(columns):
-            inner[r + 1, c + 1] = large[parts[r, c]] and edge[r, c] < EDGE
+            inner[r + 1, c + 1] = parts[r, c] > 0 and edge[r, c] < EDGE
     return inner
 
 
 @compiled
-def _owners(parts, large, markers):
-    """Per component the one marker on it, 0 without any (or too small), `SEVERAL` with more."""
-    owners = np.zeros(large.size, np.int32)
-    flat, marker = parts.reshape(-1), markers.reshape(-1)
-    for i in range(flat.size):
-        if marker[i] > 0 and large[flat[i]] and owners[flat[i]] != marker[i]:
-            owners[flat[i]] = marker[i] if owners[flat[i]] == 0 else SEVERAL
+def _owners(parts, markers, highest):
+    """Per component the one marker on it, 0 without any, `SEVERAL` with more."""
+    owners = np.zeros(highest + 1, np.int32)
+    part, marker = parts.reshape(-1), markers.reshape(-1)
+    for i in range(part.size):
+        if marker[i] > 0 and part[i] > 0 and owners[part[i]] != marker[i]:
+            owners[part[i]] = marker[i] if owners[part[i]] == 0 else SEVERAL
     return owners
 
 
 @compiled
-def _sown(parts, owners, markers):
-    """Labels before the flood: only components with several markers have to be flooded."""
-    labels = np.empty(parts.shape, np.int32)
-    out, part, marker = labels.reshape(-1), parts.reshape(-1), markers.reshape(-1)
-    for i in range(out.size):
-        out[i] = owners[part[i]]
-        if out[i] == SEVERAL:
-            out[i] = marker[i] if marker[i] > 0 else OPEN
-    return labels
+def _sow(markers, parts, owners):
+    """Turn markers into labels: only components with several of them have to be flooded."""
+    flat, part = markers.reshape(-1), parts.reshape(-1)
+    for i in range(flat.size):
+        owner = owners[part[i]]
+        if owner != SEVERAL:
+            flat[i] = owner
+        elif flat[i] == 0:
+            flat[i] = OPEN
 
 
-def _heights(parts, large, owners, edge):
+def _heights(parts, owners, edge):
     """Smoothed opposite of the edges, int32, where `owners` says that it is needed.
 
     Edges are multiples of 2^-24 and the smoothing weighs in sixteenths: integers hold it exactly.
     """
-    inside = _depths(parts, large, edge)
-    framed = cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_REFLECT_101)
-    return _smoothed(framed, parts, owners)
+    heights = np.zeros(parts.shape, np.int32)
+    _raise(parts, edge, heights)
+    _smooth(cv2.copyMakeBorder(heights, 1, 1, 1, 1, cv2.BORDER_REFLECT_101), parts, owners, heights)
+    return heights
 
 
 @compiled
-def _depths(parts, large, edge):
-    depths = np.zeros(parts.shape, np.int32)
+def _raise(parts, edge, out):
     for r in range(parts.shape[0]):
         for c in range(parts.shape[1]):
-            if large[parts[r, c]]:
-                depths[r, c] = ONE - np.int32(max(edge[r, c], 0) * ONE)
-    return depths
+            if parts[r, c] > 0:
+                out[r, c] = ONE - np.int32(max(edge[r, c], 0) * ONE)
 
 
 @compiled
-def _smoothed(framed, parts, owners):
-    heights = np.zeros(parts.shape, np.int32)
+def _smooth(framed, parts, owners, out):
     for r in range(parts.shape[0]):
         for c in range(parts.shape[1]):
             if owners[parts[r, c]] == SEVERAL:
                 sides = _weighed(framed, r, c) + _weighed(framed, r + 2, c)
-                heights[r, c] = sides + 2 * _weighed(framed, r + 1, c)
-    return heights
+                out[r, c] = sides + 2 * _weighed(framed, r + 1, c)
 
 
 @compiled

@@ -18,7 +18,7 @@ def flooded(image, markers, mask):
     """`flood` under the interface of `skimage.segmentation.watershed`."""
     count, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     labels = np.where(mask, np.where(markers > 0, markers, OPEN), 0).astype(np.int32)
-    flood(labels, -np.asarray(image, np.int32), parts, count)
+    flood(labels, -np.asarray(image, np.int32), parts, count - 1)
     return np.maximum(labels, 0)
 
 
