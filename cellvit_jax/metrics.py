@@ -131,14 +131,17 @@ class Detection:
 
     @property
     def precision(self) -> float:
+        """Share of the predictions that are right; nan without any."""
         return _ratio(self.tp, self.tp + 2 * self.fp_type + self.fp)
 
     @property
     def recall(self) -> float:
+        """Share of the true nuclei that are found; nan without any."""
         return _ratio(self.tp, self.tp + 2 * self.fn_type + self.fn)
 
     @property
     def f1(self) -> float:
+        """Harmonic mean of precision and recall; nan where there is nothing at all."""
         errors = 2 * (self.fp_type + self.fn_type) + self.fp + self.fn
         return _ratio(2 * self.tp, 2 * self.tp + errors)
 
