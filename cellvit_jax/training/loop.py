@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 import jax
 from flax import nnx
@@ -42,19 +43,20 @@ def train(
         ocp.training.Checkpointer(
             run / "state", save_decision_policy=saved, preservation_policy=kept
         ) as states,
-        (run / "log.jsonl").open("a") as log,
+        (run / "log.jsonl").open("a+") as log,
         Progress() as progress,
     ):
         start = 0
         if states.latest is not None:
             start = states.latest.step
             state = states.load(start, state)
+        _forget(log, start)
         step = make_step(graphdef, recipe.objective)
         task = progress.add_task("training", total=recipe.steps, completed=start)
         stream, pending = batches(start), None
         for index in range(start, recipe.steps):
-            states.save_async(index, state)
             state, metrics = step(state, next(stream))
+            states.save_async(index + 1, state)  # at the policy's steps only
             # read the metrics of the step before, so that the device never waits for the host
             if pending:
                 _report(log, *pending)
@@ -62,7 +64,7 @@ def train(
             progress.advance(task)
         if pending:
             _report(log, *pending)
-        states.save_async(recipe.steps, state, force=True)
+            states.save_async(recipe.steps, state, force=True, overwrite=True)
     model, _ = nnx.merge(graphdef, state)
     checkpoint.save(run / "last", nnx.state(model, checkpoint.WEIGHTS), config, card)
 
@@ -76,7 +78,15 @@ def _new_state(config: ModelConfig, recipe: Recipe) -> tuple[nnx.GraphDef, nnx.S
     return graphdef, jax.jit(lambda: nnx.state(make()))()
 
 
-def _report(log, index: int, metrics: dict[str, jax.Array]) -> None:
+def _forget(log: TextIO, start: int) -> None:
+    """Drop the lines of steps that will be done again."""
+    log.seek(0)
+    kept = [line for line in log if json.loads(line)["step"] < start]
+    log.truncate(0)
+    log.writelines(kept)
+
+
+def _report(log: TextIO, index: int, metrics: dict[str, jax.Array]) -> None:
     values = {name: float(value) for name, value in metrics.items()}
     log.write(json.dumps({"step": index, "time": round(time.time(), 1)} | values) + "\n")
     log.flush()

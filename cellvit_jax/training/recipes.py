@@ -27,10 +27,10 @@ class Recipe:
     save_every: int = 100
     seed: int = 0
 
-    def optimizer(self) -> optax.GradientTransformation:
-        """The optax chain."""
+    def schedule(self) -> optax.Schedule:
+        """Learning rate by step."""
         decay = round(self.steps * self.decay_share)
-        rate = optax.join_schedules(
+        return optax.join_schedules(
             [
                 optax.linear_schedule(0.0, self.learning_rate, self.warmup_steps),
                 optax.constant_schedule(self.learning_rate),
@@ -38,10 +38,13 @@ class Recipe:
             ],
             [self.warmup_steps, self.steps - decay],
         )
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """The optax chain."""
         b1, b2 = self.betas
         return optax.chain(
             optax.clip_by_global_norm(100.0),
-            optax.adamw(rate, b1=b1, b2=b2, weight_decay=self.weight_decay),
+            optax.adamw(self.schedule(), b1=b1, b2=b2, weight_decay=self.weight_decay),
         )
 
 

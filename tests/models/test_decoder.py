@@ -1,0 +1,27 @@
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from cellvit_jax.models.decoder import Upsample
+from tests.networks import noise
+
+
+def test_upsample_is_a_transposed_convolution_of_stride_two():
+    layer = Upsample(3, 5, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    layer.bias[...] = noise(5)
+    x = noise(2, 4, 3, 3)
+    y = layer(x)
+    assert y.shape == (2, 8, 6, 5)
+    for row, column in [(0, 0), (5, 2), (7, 5)]:
+        kernel = layer.kernel[row % 2, column % 2]
+        expected = x[:, row // 2, column // 2] @ kernel + layer.bias[...].reshape(1, -1)
+        np.testing.assert_allclose(y[:, row, column], expected, atol=1e-5)
+
+
+def test_upsample_equals_the_dilated_form():
+    layer = Upsample(3, 5, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    twin = nnx.ConvTranspose(
+        3, 5, kernel_size=(2, 2), strides=(2, 2), padding="VALID", rngs=nnx.Rngs(1)
+    )
+    twin.kernel[...] = layer.kernel[::-1, ::-1]
+    np.testing.assert_allclose(layer(noise(1, 4, 4, 3)), twin(noise(1, 4, 4, 3)), atol=1e-5)

@@ -1,0 +1,106 @@
+"""The loop on a network of a few channels: it learns, it saves, it resumes."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.networks import CARD, small_config
+from tests.training_data.fields import field
+
+pytest.importorskip("grain")
+
+from cellvit_jax import checkpoint
+from cellvit_jax.data.pipeline import RandomTile, batches
+from cellvit_jax.errors import CellViTError
+from cellvit_jax.training.loop import train
+from cellvit_jax.training.objective import Objective
+from cellvit_jax.training.recipes import Recipe
+
+CONFIG = small_config(shared_trunk=True, num_tissues=0)
+RECIPE = Recipe(
+    steps=6, batch_size=2, objective=Objective(double_softmax=False), warmup_steps=2, save_every=2
+)
+
+
+def stream(start: int = 0):
+    tiles = RandomTile([field(), field(typed=False)], np.array([0.7, 0.3]), tile=32)
+    return batches(tiles, RECIPE.batch_size, seed=0, start=start)
+
+
+def go(run, steps: int = RECIPE.steps) -> list[dict[str, float]]:
+    train(run, CONFIG, CARD, dataclasses.replace(RECIPE, steps=steps), stream)
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def weights(path) -> list[np.ndarray]:
+    return jax.tree.leaves(nnx.state(checkpoint.load(path), checkpoint.WEIGHTS))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    run = tmp_path_factory.mktemp("whole")
+    return run, go(run)
+
+
+def test_every_step_is_logged_with_every_term(whole):
+    _, log = whole
+    assert [row["step"] for row in log] == list(range(6))
+    names = {field.name for field in dataclasses.fields(Objective) if field.type == "float"}
+    assert names <= log[0].keys()
+    row, objective = log[3], RECIPE.objective
+    total = sum(getattr(objective, name) * row[name] for name in names)
+    assert row["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(whole, tmp_path):
+    run, log = whole
+
+    def failing(start: int):
+        for step, batch in enumerate(stream(start), start):
+            if step == 5:
+                raise KeyboardInterrupt
+            yield batch
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, CONFIG, CARD, RECIPE, failing)
+    resumed = go(tmp_path)
+    assert [(row["step"], row["loss"]) for row in resumed] == [
+        (row["step"], row["loss"]) for row in log
+    ]
+    for one, other in zip(weights(run / "last"), weights(tmp_path / "last"), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_finished_run_stays_as_it_is(whole):
+    run, log = whole
+    assert go(run) == log
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    def broken(start: int):
+        for batch in stream(start):
+            yield batch | {"hv": np.full_like(batch["hv"], np.nan)}
+
+    with pytest.raises(CellViTError, match="nan at step 0"):
+        train(tmp_path, CONFIG, CARD, RECIPE, broken)
+
+
+def test_one_batch_can_be_learnt(tmp_path):
+    batch = next(stream())
+    recipe = dataclasses.replace(
+        RECIPE, steps=40, learning_rate=1e-2, save_every=1000, decay_share=0.1
+    )
+    train(tmp_path, CONFIG, CARD, recipe, lambda start: iter([batch] * 100))
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["loss"] < 0.5 * log[0]["loss"]
+
+
+def test_the_rate_warms_up_stays_and_decays_to_zero():
+    recipe = Recipe(steps=100, batch_size=1, objective=Objective(), warmup_steps=10)
+    rate = recipe.schedule()
+    np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(69)], [0, 5e-4, 1e-3, 1e-3])
+    np.testing.assert_allclose([rate(85), rate(100)], [5e-4, 0], atol=1e-9)
