@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange
@@ -11,9 +13,12 @@ from jax.typing import DTypeLike
 from cellvit_jax.card import ModelCard
 from cellvit_jax.errors import InputError
 from cellvit_jax.models.config import ModelConfig
-from cellvit_jax.models.decoder import SkipPaths, Trunk
+from cellvit_jax.models.decoder import SkipPaths, Trunk, resize
+from cellvit_jax.models.dinov2 import DinoV2
+from cellvit_jax.models.sam_vit import SamViT
 from cellvit_jax.models.vit import Encoded, ViT
 
+ENCODERS: dict[str, Any] = {"vit": ViT, "sam": SamViT, "dinov2": DinoV2}
 SHARED = "shared"  # the one trunk's name where the branches share it
 
 
@@ -38,7 +43,7 @@ class CellViT(nnx.Module):
         self.card: ModelCard | None = None  # what a checkpoint says of its weights
         channels = branch_channels(config)
         trunks = (SHARED,) if config.shared_trunk else tuple(channels)
-        self.encoder = ViT(config, dtype=dtype, rngs=rngs)
+        self.encoder = ENCODERS[config.encoder](config, dtype=dtype, rngs=rngs)
         self.skip_paths = SkipPaths(config, dtype=dtype, rngs=rngs)
         self.trunks = nnx.Dict({name: Trunk(config, dtype=dtype, rngs=rngs) for name in trunks})
         self.heads = nnx.Dict(
@@ -53,16 +58,18 @@ class CellViT(nnx.Module):
     ) -> dict[str, jax.Array]:
         """Maps of normalised float images (B, H, W, 3), H and W multiples of the patch size.
 
+        Networks with `any_size` take any from the patch size up; those with SAM's encoder none of
+        more patches than it has positions for. Another size raises `InputError`.
         Returns logits `nuclei_binary_map` (B,H,W,2), `nuclei_type_map` (B,H,W,classes) and
         `tissue_types` (B,T) (where there is a tissue head), `hv_map` (B,H,W,2) = horizontal,
         vertical distance, `regression_map` (B,H,W,2) where the config has it; with `tokens` the
-        last skip as a grid `tokens` (B,h,w,D); with `skips` the raw `skip1..4` (B,1+h·w,D).
+        last skip as a grid `tokens` (B,h,w,D); with `skips` the raw `skip1..4` (B,prefix+h·w,D).
         """
         images = jnp.asarray(images, jnp.float32)
-        check_size(images.shape, self.config.patch_size)
+        check_size(images.shape, self.config)
         encoded = self.encoder(images)
-        z1, z2, z3, z4 = to_grids(encoded, images.shape, self.config.patch_size)
-        maps = self.decode(images, z1, z2, z3, z4)
+        z1, z2, z3, z4 = to_grids(encoded, self.config.patch_size)
+        maps = self.decode(encoded.image, z1, z2, z3, z4, size=images.shape[1:3])
         if encoded.tissue is not None:
             maps["tissue_types"] = encoded.tissue
         if tokens:
@@ -72,10 +79,18 @@ class CellViT(nnx.Module):
         return maps
 
     def decode(
-        self, images: jax.Array, z1: jax.Array, z2: jax.Array, z3: jax.Array, z4: jax.Array
+        self,
+        image: jax.Array,
+        z1: jax.Array,
+        z2: jax.Array,
+        z3: jax.Array,
+        z4: jax.Array,
+        *,
+        size: tuple[int, ...],
     ) -> dict[str, jax.Array]:
-        """The maps from the image and its four skip grids (B,h,w,D)."""
-        d = self.skip_paths(images, z1, z2, z3)
+        """Maps of `size` (H,W) from the image that the encoder saw and its skip grids (B,h,w,D)."""
+        d0, *deeper = self.skip_paths(image, z1, z2, z3)
+        d = resize(d0, size), *deeper
         features = {name: trunk(d, z4) for name, trunk in self.trunks.items()}
         maps = {
             name: head(features.get(name, features.get(SHARED)))
@@ -87,18 +102,20 @@ class CellViT(nnx.Module):
         return maps
 
 
-def to_grids(encoded: Encoded, shape: tuple[int, ...], patch: int) -> tuple[jax.Array, ...]:
+def to_grids(encoded: Encoded, patch: int) -> tuple[jax.Array, ...]:
     """The skips without their prefix tokens, as grids (B,h,w,D)."""
-    h, w = shape[1] // patch, shape[2] // patch
+    h, w = (n // patch for n in encoded.image.shape[1:3])
     return tuple(rearrange(z[:, -h * w :], "b (h w) d -> b h w d", h=h) for z in encoded.skips)
 
 
-def check_size(shape: tuple[int, ...], patch: int) -> None:
+def check_size(shape: tuple[int, ...], config: ModelConfig) -> None:
     """Raises `InputError` for images that the network cannot take."""
-    if len(shape) != 4 or shape[-1] != 3:
+    patch = config.patch_size
+    if len(shape) != 4 or shape[0] == 0 or shape[-1] != 3:
         raise InputError(f"a network takes images of shape (B, H, W, 3), not {shape}")
-    if shape[1] % patch or shape[2] % patch or 0 in shape:
+    if any(n < patch or (n % patch and not config.any_size) for n in shape[1:3]):
+        wanted = f"{patch} or more" if config.any_size else f"multiples of the patch size {patch}"
         raise InputError(
-            f"height and width must be multiples of the patch size {patch}, not "
-            f"{shape[1]}×{shape[2]}: pad the image, or let `cellvit_jax.segment` do it"
+            f"height and width must be {wanted}, not {shape[1]}×{shape[2]}: "
+            "pad the image, or let `cellvit_jax.segment` do it"
         )

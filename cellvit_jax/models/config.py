@@ -7,6 +7,11 @@ from typing import Any
 
 from cellvit_jax.errors import InputError
 
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "encoder": ("vit", "sam", "dinov2"),
+    "gate": (None, "gelu", "silu"),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class DecoderWidths:
@@ -41,6 +46,12 @@ class ModelConfig:
     is the side of the square grid of stored position embeddings. The three rates act in training
     only: `drop_rate` in decoder and MLP, `attention_drop_rate` on attention weights,
     `drop_path_rate` (stochastic depth) rises linearly from 0 over the blocks.
+
+    `encoder` is "vit" (HIPT and generic), "sam" (Segment Anything) or "dinov2" (UNI, Virchow). Of
+    the fields for one of them, SAM's blocks attend inside windows of `window_size` tokens, except
+    the `global_layers`, counted from 1. Of DINOv2's, `gate` ("gelu" or "silu", None for a plain
+    MLP) is the activation that gates the MLP, `num_registers` the number of register tokens, and
+    with `any_size` images that are no multiple of the patch are averaged down to one.
     """
 
     architecture: str
@@ -59,8 +70,17 @@ class ModelConfig:
     drop_rate: float = 0.0
     attention_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
+    encoder: str = "vit"
+    window_size: int = 14
+    global_layers: tuple[int, ...] = ()
+    gate: str | None = None
+    num_registers: int = 0
+    any_size: bool = False
 
     def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} is one of {choices}, not {getattr(self, name)!r}")
         if self.embed_dim % self.num_heads:
             raise InputError(
                 f"embed_dim {self.embed_dim} is not divisible by {self.num_heads} heads"
@@ -70,6 +90,11 @@ class ModelConfig:
                 f"skip_layers must be four blocks between 1 and {self.depth}, "
                 f"not {self.skip_layers}"
             )
+
+    @property
+    def mlp_width(self) -> int:
+        """Outputs of an MLP's first layer; a gated one multiplies its two halves."""
+        return round(self.embed_dim * self.mlp_ratio)
 
     @classmethod
     def cellvit(
@@ -111,6 +136,86 @@ class ModelConfig:
         )
 
     @classmethod
+    def cellvit_sam_b(
+        cls, num_classes: int = 6, num_tissues: int = 19, **fields: Any
+    ) -> ModelConfig:
+        """CellViT-SAM-B: the image encoder of Segment Anything (Kirillov et al. 2023), ViT-B."""
+        size = {"embed_dim": 768, "depth": 12, "num_heads": 12, "skip_layers": (3, 6, 9, 12)}
+        return cls._sam("cellvit_sam_b", num_classes, num_tissues, size | fields)
+
+    @classmethod
+    def cellvit_sam_l(
+        cls, num_classes: int = 6, num_tissues: int = 19, **fields: Any
+    ) -> ModelConfig:
+        """CellViT-SAM-L: the image encoder of Segment Anything, ViT-L."""
+        size = {"embed_dim": 1024, "depth": 24, "num_heads": 16, "skip_layers": (6, 12, 18, 24)}
+        return cls._sam("cellvit_sam_l", num_classes, num_tissues, size | fields)
+
+    @classmethod
+    def cellvit_sam_h(
+        cls, num_classes: int = 6, num_tissues: int = 19, **fields: Any
+    ) -> ModelConfig:
+        """CellViT-SAM-H: the image encoder of Segment Anything, ViT-H."""
+        size = {"embed_dim": 1280, "depth": 32, "num_heads": 16, "skip_layers": (8, 16, 24, 32)}
+        return cls._sam("cellvit_sam_h", num_classes, num_tissues, size | fields)
+
+    @classmethod
+    def _sam(
+        cls, architecture: str, num_classes: int, num_tissues: int, fields: dict[str, Any]
+    ) -> ModelConfig:
+        preset: dict[str, Any] = {
+            "architecture": architecture,
+            "encoder": "sam",
+            "position_grid": 64,
+            "global_layers": fields["skip_layers"],  # the published choice of both is the same
+        }
+        return cls.cellvit(num_classes=num_classes, num_tissues=num_tissues, **(preset | fields))
+
+    @classmethod
+    def cellvit_uni(cls, num_classes: int = 6, num_tissues: int = 19, **fields: Any) -> ModelConfig:
+        """CellViT-UNI: the ViT-L/16 of UNI (Chen et al. 2024) as encoder."""
+        preset: dict[str, Any] = {
+            "architecture": "cellvit_uni",
+            "encoder": "dinov2",
+            "embed_dim": 1024,
+            "depth": 24,
+            "num_heads": 16,
+            "skip_layers": (6, 12, 18, 24),
+        }
+        return cls.cellvit(num_classes=num_classes, num_tissues=num_tissues, **(preset | fields))
+
+    @classmethod
+    def cellvit_virchow(
+        cls, num_classes: int = 6, num_tissues: int = 19, **fields: Any
+    ) -> ModelConfig:
+        """CellViT-Virchow: the ViT-H/14 of Virchow (Vorontsov et al. 2024), gated with GELU.
+
+        Virchow itself gates with SiLU: give `gate="silu"` to use its weights as they were trained.
+        """
+        preset: dict[str, Any] = {
+            "architecture": "cellvit_virchow",
+            "encoder": "dinov2",
+            "embed_dim": 1280,
+            "depth": 32,
+            "num_heads": 16,
+            "skip_layers": (8, 16, 24, 32),
+            "patch_size": 14,
+            "position_grid": 16,
+            "mlp_ratio": 5.3375,
+            "gate": "gelu",
+            "any_size": True,
+        }
+        return cls.cellvit(num_classes=num_classes, num_tissues=num_tissues, **(preset | fields))
+
+    @classmethod
+    def cellvit_virchow2(
+        cls, num_classes: int = 6, num_tissues: int = 19, **fields: Any
+    ) -> ModelConfig:
+        """CellViT-Virchow2: as Virchow, with four register tokens (Zimmermann et al. 2024)."""
+        preset = {"architecture": "cellvit_virchow2", "num_registers": 4}
+        return cls.cellvit_virchow(num_classes, num_tissues, **(preset | fields))
+
+    @classmethod
     def cellvit_tiny(cls, num_classes: int = 5, num_tissues: int = 0, **fields: Any) -> ModelConfig:
         """A CellViT of 2.2 M parameters for laptops: small encoder, one narrow shared trunk."""
         widths = DecoderWidths(16, 16, 32, 64, bottleneck=128, skip1=64, skip2=32)
@@ -139,5 +244,6 @@ class ModelConfig:
         values = values | {
             "widths": DecoderWidths(**values["widths"]),
             "skip_layers": tuple(values["skip_layers"]),
+            "global_layers": tuple(values.get("global_layers", ())),
         }
         return cls(**values)

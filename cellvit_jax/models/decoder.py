@@ -108,7 +108,12 @@ class Trunk(nnx.Module):
         x = self.level3(_join(d[3], self.up4(z4)))
         x = self.level2(_join(d[2], self.up3(x)))
         x = self.level1(_join(d[1], self.up2(x)))
-        return self.level0(_join(d[0], self.up1(x)))
+        return self.level0(_join(d[0], resize(self.up1(x), d[0].shape[1:3])))
+
+
+def resize(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """(B,H,W,C) at another (H,W): bilinear, not antialiased. At its own size it stays as it is."""
+    return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "linear", antialias=False)
 
 
 def _join(skip: jax.Array, x: jax.Array) -> jax.Array:

@@ -15,8 +15,9 @@ from cellvit_jax.models.config import ModelConfig
 
 
 class Encoded(NamedTuple):
-    """What an encoder gives to the decoder: raw block outputs and tissue logits."""
+    """What an encoder gives to the decoder: the image it saw, raw block outputs, tissue logits."""
 
+    image: jax.Array  # (B, h·patch, w·patch, 3)
     skips: tuple[jax.Array, ...]  # (B, prefix + h·w, D), prefix tokens first
     tissue: jax.Array | None  # (B, T), None without a tissue head
 
@@ -60,7 +61,7 @@ class Mlp(nnx.Module):
     """Two linear layers around the exact (erf) GELU."""
 
     def __init__(self, config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        dim, hidden = config.embed_dim, int(config.embed_dim * config.mlp_ratio)
+        dim, hidden = config.embed_dim, config.mlp_width
         self.fc1 = nnx.Linear(dim, hidden, dtype=dtype, rngs=rngs)
         self.fc2 = nnx.Linear(hidden, dim, dtype=dtype, rngs=rngs)
         self.dropout = dropout(config.drop_rate, rngs=rngs)
@@ -116,7 +117,7 @@ class ViT(nnx.Module):
             x = block(x)
             outputs.append(x)
         tissue = None if self.head is None else self.head(self.norm(x)[:, 0])
-        return Encoded(tuple(outputs[i - 1] for i in self.skip_layers), tissue)
+        return Encoded(images, tuple(outputs[i - 1] for i in self.skip_layers), tissue)
 
 
 def resize_positions(positions: jax.Array, grid: tuple[int, int]) -> jax.Array:
