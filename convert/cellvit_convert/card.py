@@ -8,6 +8,8 @@ from cellvit_jax.models import ModelConfig
 
 CITATION = "Hörst et al., CellViT, Medical Image Analysis 94, 2024, doi:10.1016/j.media.2024.103143"
 
+TILES = {"cellvit_virchow": 512, "cellvit_virchow2": 512}  # what they were trained on
+
 
 def model_card(content: Content, config: ModelConfig) -> ModelCard:
     """Classes, tissues and normalisation as the checkpoint's config names them.
@@ -20,6 +22,7 @@ def model_card(content: Content, config: ModelConfig) -> ModelCard:
         tissues=_tissues(content, config.num_tissues),
         mean=_rgb(content, "transformations.normalize.mean"),
         std=_rgb(content, "transformations.normalize.std"),
+        tile=TILES.get(config.architecture, ModelCard.tile),
         provenance=_provenance(content),
         citation=CITATION,
     )

@@ -55,11 +55,12 @@ class Content:
         return any(True for _ in self.matches(pattern))
 
     def size(self, pattern: str, *, axis: int = 0, default: int | None = None) -> int:
-        """The length that most tensors of that name have along an axis.
+        """The length above 0 that most tensors of that name have along an axis.
 
         Without any such tensor it is `default`, or a `CheckpointError` where there is none.
         """
-        found = Counter(t.shape[axis] for _, t in self.matches(pattern) if t.ndim > axis)
+        lengths = [t.shape[axis] for _, t in self.matches(pattern) if t.ndim > axis]
+        found = Counter(filter(None, lengths))
         if not found and default is None:
             raise CheckpointError(f"the checkpoint has no tensor that is named like {pattern}")
         return found.most_common(1)[0][0] if found else default  # type: ignore[return-value]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cellvit_convert import vit256
+from cellvit_convert import sam, uni, virchow, vit256
 from cellvit_convert.content import Content
 from cellvit_convert.rules import Rule
 from cellvit_jax.errors import CheckpointError
@@ -21,6 +21,9 @@ class Family(NamedTuple):
 
 FAMILIES = (
     Family("CellViT-256 and generic CellViT", vit256.recognise, vit256.config, vit256.RULES),
+    Family("CellViT-SAM", sam.recognise, sam.config, sam.RULES),
+    Family("CellViT-UNI", uni.recognise, uni.config, uni.RULES),
+    Family("CellViT-Virchow", virchow.recognise, virchow.config, virchow.RULES),
 )
 
 

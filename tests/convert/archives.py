@@ -80,8 +80,11 @@ def write_archive(path: Path, value: Any) -> Path:
     """What `torch.save(value, path)` writes for nested dicts of tensors and plain values."""
     arrays: list[np.ndarray] = []
     parts = {"archive/data.pkl": proto2(body(value, arrays)), "archive/byteorder": b"little"}
-    parts |= {f"archive/data/{i}": array.tobytes() for i, array in enumerate(arrays)}
-    return write_parts(path, parts)
+    write_parts(path, parts)
+    with zipfile.ZipFile(path, "a") as archive:
+        for i, array in enumerate(arrays):
+            archive.writestr(f"archive/data/{i}", array.data)
+    return path
 
 
 def write_legacy(path: Path, value: Any) -> Path:

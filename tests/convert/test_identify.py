@@ -9,6 +9,7 @@ import pytest
 from cellvit_convert.card import model_card
 from cellvit_convert.content import Content
 from cellvit_convert.families import identify
+from cellvit_convert.pytorch_to_orbax import translate
 from cellvit_jax.card import PANNUKE_CLASSES, PANNUKE_TISSUES, ModelCard
 from cellvit_jax.errors import CellViTError, CheckpointError
 from cellvit_jax.models import ModelConfig
@@ -24,6 +25,12 @@ EXPECTED = {
     "cellvit-generic-d192": ModelConfig.cellvit(
         embed_dim=192, depth=6, num_heads=3, skip_layers=(1, 3, 5, 6)
     ),
+    "cellvit-sam-b": ModelConfig.cellvit_sam_b(),
+    "cellvit-sam-l": ModelConfig.cellvit_sam_l(),
+    "cellvit-sam-h": ModelConfig.cellvit_sam_h(),
+    "cellvit-uni": ModelConfig.cellvit_uni(),
+    "cellvit-virchow": ModelConfig.cellvit_virchow(),
+    "cellvit-virchow2": ModelConfig.cellvit_virchow2(),
 }
 
 
@@ -97,10 +104,37 @@ def test_unknown_architectures_are_named() -> None:
         identify(Content(dict.fromkeys(keys, np.zeros(1)), arch="LinearClassifier"))
 
 
-@pytest.mark.parametrize("key", ["blocks.0.ls1.gamma", "blocks.0.attn.rel_pos_h", "neck.0.weight"])
-def test_other_encoders_are_not_taken_for_this_one(key: str) -> None:
+@pytest.mark.parametrize("key", ["reg_token", "neck.0.weight"])
+def test_a_mixture_of_encoders_is_not_known(key: str) -> None:
     with pytest.raises(CheckpointError, match="not known"):
         identify(Content(STATES["cellvit-256"] | {f"encoder.{key}": np.zeros(1)}))
+
+
+def test_windows_and_global_blocks_come_from_the_relative_positions() -> None:
+    tables = {
+        f"encoder.blocks.{i}.attn.rel_pos_{axis}": np.zeros((127 if i < 2 else 15, 64))
+        for i in range(12)
+        for axis in "hw"
+    }
+    content = Content(STATES["cellvit-sam-b"] | tables)
+    config = identify(content).config(content)
+    assert (config.architecture, config.window_size) == ("cellvit_sam", 8)
+    assert config.global_layers == (1, 2)
+
+
+def test_the_heads_of_another_width_are_asked_for() -> None:
+    norms = [key for key in STATES["cellvit-uni"] if ".norm" in key]
+    content = Content(STATES["cellvit-uni"] | dict.fromkeys(norms, np.zeros(80)))
+    with pytest.raises(CheckpointError, match=r"does not say model\.num_heads"):
+        identify(content).config(content)
+
+
+@pytest.mark.parametrize("model", ["cellvit-sam-b", "cellvit-uni", "cellvit-virchow"])
+@pytest.mark.parametrize("shape", [(), (0,), (0, 0), (1, 0, 0, 0)])
+def test_encoders_of_empty_tensors_are_refused(model: str, shape: tuple[int, ...]) -> None:
+    state = {k: np.zeros(shape) if "encoder" in k else v for k, v in STATES[model].items()}
+    with pytest.raises(CellViTError):
+        translate(Content(state))
 
 
 def test_a_real_head_is_not_a_cellvit() -> None:
@@ -163,6 +197,11 @@ def test_numbers_for_names_where_the_config_does_not_fit(ids: list[Any]) -> None
     found = card("cellvit-256-regression", config)
     assert [c.name for c in found.classes[1:]] == [f"class {i}" for i in range(1, 7)]
     assert found.tissues == tuple(f"tissue {i}" for i in range(4))
+
+
+@pytest.mark.parametrize(("model", "tile"), [("cellvit-sam-h", 1024), ("cellvit-virchow2", 512)])
+def test_tiles_are_those_of_the_training(model: str, tile: int) -> None:
+    assert card(model).tile == tile
 
 
 def test_normalisation_and_provenance() -> None:

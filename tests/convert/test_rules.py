@@ -1,9 +1,11 @@
 """The strict renaming: every key and every name is accounted for, and the error is a diff."""
 
+import re
+
 import numpy as np
 import pytest
 
-from cellvit_convert.families import FAMILIES
+from cellvit_convert.families import identify
 from cellvit_convert.pytorch_to_orbax import Content, translate
 from cellvit_convert.rules import CONV, LINEAR, UPSAMPLE, Parameter, Rule, find, rename
 from cellvit_jax.errors import CheckpointError
@@ -70,11 +72,22 @@ def test_missing_surplus_and_shape_in_one_error() -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_key_of_the_published_models_has_one_rule(model: str) -> None:
-    (family,) = FAMILIES
+    family = identify(Content(zeros(model)))
     names = [find(key, family.rules) for key in zeros(model)]
     written = [parameter.name for parameter in names if parameter]
     assert len(set(written)) == len(written)
     assert len(names) - len(written) == sum("num_batches" in key for key in zeros(model))
+
+
+@pytest.mark.parametrize("model", ["cellvit-256-shared", "cellvit-sam-b", "cellvit-virchow2"])
+def test_everything_but_counters_is_of_use(model: str) -> None:
+    blocks = re.compile(r"encoder\.blocks\.(\d+)")
+    state = {
+        key: tensor
+        for key, tensor in zeros(model).items()
+        if not (match := blocks.match(key)) or int(match[1]) < 4
+    }
+    assert all("num_batches" in key for key in translate(Content(state)).ignored)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,13 @@ from tests.shared import DATA
 
 def state_dict(model: str) -> dict[str, np.ndarray]:
     """The tensors of a recorded model under their PyTorch names, in the original order."""
+    return {key: draw(key, shape, dtype) for key, (shape, dtype) in manifest(model).items()}
+
+
+def manifest(model: str) -> dict[str, tuple[tuple[int, ...], str]]:
+    """The shapes and types of a recorded model's tensors."""
     rows = json.loads((DATA / "models" / f"{model}.json").read_text())
-    return {key: draw(key, tuple(shape), dtype) for key, shape, dtype in rows}
+    return {key: (tuple(shape), dtype) for key, shape, dtype in rows}
 
 
 def draw(key: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -31,7 +36,9 @@ def draw(key: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
 def scale(name: str, normal: np.ndarray) -> np.ndarray:
     if name == "running_var":
         return np.exp(0.4 * normal)
-    if name == "running_mean" or "pos_embed" in name or "token" in name:
+    if name == "gamma":
+        return 0.5 + 0.1 * normal
+    if any(part in name for part in ("running_mean", "pos_embed", "token", "rel_pos")):
         return 0.2 * normal
     if normal.ndim < 2:
         return (1.0 if name == "weight" else 0.0) + 0.1 * normal

@@ -1,0 +1,66 @@
+"""CellViT-UNI: a ViT trained with DINOv2, whose residuals are scaled."""
+
+import math
+
+from cellvit_convert import decoder, encoder, vit256
+from cellvit_convert.content import Content
+from cellvit_convert.rules import Parameter, Rule
+from cellvit_jax.models import ModelConfig
+
+SCALE = {"gamma": Parameter("gamma")}
+
+ENCODER = (
+    *vit256.ENCODER,
+    Rule(r"encoder\.blocks\.(\d+)\.(ls\d)", r"encoder.blocks.\1.\2", SCALE),
+)
+
+RULES = (*ENCODER, *decoder.RULES)
+
+
+def recognise(content: Content) -> bool:
+    """Whether this is a ViT with LayerScale and plain MLPs under a CellViT decoder."""
+    return scaled(content) and not encoder.gated(content)
+
+
+def scaled(content: Content) -> bool:
+    """Whether this is a ViT with LayerScale under a CellViT decoder, by its keys."""
+    return (
+        encoder.recognise(content)
+        and decoder.recognise(content)
+        and content.has(encoder.BLOCK + r"ls\d\.gamma")
+    )
+
+
+def config(content: Content) -> ModelConfig:
+    """The architecture, from shapes; what these cannot tell from the checkpoint's own config."""
+    return measured(content, ModelConfig.cellvit_uni())
+
+
+def measured(content: Content, *presets: ModelConfig) -> ModelConfig:
+    """What the presets have in common, with the checkpoint's sizes, and the name that fits these.
+
+    The number of heads leaves no trace in the tensors: for a width other than the published one
+    the checkpoint's config has to say it.
+    """
+    common, dim = presets[0], encoder.width(content)
+    registers = content.size(r"encoder\.reg_token", axis=1, default=0)
+    positions = content.size(r"encoder\.pos_embed", axis=1, default=1 + registers)
+    hidden = content.size(encoder.BLOCK + r"mlp\.fc1\.(weight|bias)", default=dim)
+    heads = (common.num_heads,) if dim == common.embed_dim else ()
+    fields = encoder.sizes(content) | {
+        "encoder": common.encoder,
+        "num_heads": content.integers("model.num_heads", heads)[0],
+        "num_registers": registers,
+    }
+    return ModelConfig.cellvit(
+        **fields,
+        **decoder.config(content),
+        **encoder.rates(content),
+        architecture=encoder.name(fields, presets, f"cellvit_{common.encoder}"),
+        num_tissues=content.size(r"encoder\.head\.(weight|bias)", default=0),
+        patch_size=common.patch_size,
+        position_grid=math.isqrt(max(positions - 1 - registers, 0)),
+        mlp_ratio=hidden / dim,
+        gate=common.gate,
+        any_size=common.any_size,
+    )
