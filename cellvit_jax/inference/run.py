@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -55,6 +56,7 @@ def run(
     caches.keep_compiled_programs()
     opened = open_image(images[0], mpp=mpp)
     predictor = predictor_of(checkpoint.load(model), batch_size)
+    make_folder(out)
     for path, folder in zip(images, folders, strict=True):
         start = time.perf_counter()
         image = opened if path is images[0] else open_image(path, mpp=mpp)
@@ -77,6 +79,15 @@ def result_folders(images: Sequence[Path], out: Path, overwrite: bool) -> list[P
     if there and not overwrite:
         raise OutputError(f"{there[0]} is there already: give --overwrite to replace it")
     return folders
+
+
+def make_folder(out: Path) -> None:
+    """The output folder, so that one that cannot be written is known before the network runs."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise OutputError(f"cannot write into {out}: {error.strerror}") from error
 
 
 def write_results(found: Segmentation, folder: Path, export: Sequence[str]) -> None:

@@ -1,0 +1,140 @@
+"""The bundled network on the bundled image: what a user does first."""
+
+import cv2
+import numpy as np
+import pytest
+
+import cellvit_jax as cj
+from cellvit_jax import metrics, zoo
+from cellvit_jax.cells import Planes
+from cellvit_jax.errors import InputError
+from cellvit_jax.inference.segment import assemble, predictor_of, segment_image
+from cellvit_jax.slides import ImageSlide, open_image, plan
+from tests.networks import make, small_config
+
+IMAGE = zoo.ASSETS / "he-consep.png"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return cj.load(zoo.DEFAULT)
+
+
+@pytest.fixture(scope="module")
+def predictor(model):
+    return predictor_of(model)
+
+
+@pytest.fixture(scope="module")
+def found(predictor):
+    return segment_image(open_image(IMAGE), predictor)
+
+
+def points(cells) -> np.ndarray:
+    return np.stack([cells.column("centroid_x"), cells.column("centroid_y")], axis=1)
+
+
+def agreement(one: np.ndarray, other: np.ndarray, radius: float = 3.0) -> float:
+    return metrics.detection(one, other, radius).f1
+
+
+def test_the_bundled_image_has_cells_of_three_classes(found):
+    counts = np.bincount(found.cells.column("type"), minlength=5)
+    assert len(found.cells) > 150
+    assert (counts[1:4] > 20).all()
+    assert found.cells.mpp == pytest.approx(0.25)
+
+
+def test_ids_boxes_and_areas_belong_to_the_instance_map(found):
+    for row in found.cells.table.slice(0, 40).to_pylist():
+        rows, columns = np.nonzero(found.instances == row["id"])
+        assert len(rows) == row["area"]
+        assert (rows.min(), rows.max() + 1) == (row["bbox_r0"], row["bbox_r1"])
+        assert (columns.min(), columns.max() + 1) == (row["bbox_c0"], row["bbox_c1"])
+        assert columns.mean() == pytest.approx(row["centroid_x"])
+    assert set(np.unique(found.instances)) - {0} == set(found.cells.column("id"))
+
+
+def test_probabilities_are_means_of_a_softmax(found):
+    probabilities = np.array(found.cells.table["probabilities"].to_pylist())
+    assert probabilities.shape == (len(found.cells), 5)
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=2e-3)
+
+
+def test_segment_takes_a_path_and_an_array(model, found):
+    cells = cj.segment(open_image(IMAGE).pixels, model, mpp=0.25)
+    assert cells.table.equals(found.cells.table)
+
+
+def test_the_batch_size_does_not_change_the_cells(model, found):
+    cells = cj.segment(IMAGE, model, batch_size=4)
+    assert agreement(points(cells), points(found.cells)) > 0.995
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 300), (257, 40), (256, 256)])
+def test_images_of_any_size_go_through(predictor, shape):
+    pixels = np.ascontiguousarray(open_image(IMAGE).pixels[: shape[0], : shape[1]])
+    found = segment_image(ImageSlide("part", pixels, 0.25), predictor)
+    assert found.instances.shape == shape
+    assert set(np.unique(found.instances)) - {0} == set(found.cells.column("id"))
+
+
+def test_a_cell_is_the_same_wherever_the_seams_fall(predictor, found):
+    """Seen from a crop, whose tiles lie elsewhere, the inner cells are those of the whole."""
+    top, left = 100, 70
+    pixels = np.ascontiguousarray(open_image(IMAGE).pixels[top:, left:])
+    part = segment_image(ImageSlide("part", pixels, 0.25), predictor)
+    origin = np.array([left, top])
+    mine, whole = points(part.cells) + origin, points(found.cells)
+    inner = origin + 48
+    assert agreement(mine[(mine > inner).all(1)], whole[(whole > inner).all(1)]) > 0.85
+
+
+def test_another_resolution_gives_the_same_cells_in_its_own_pixels(predictor, found):
+    pixels = cv2.resize(open_image(IMAGE).pixels, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    fine = segment_image(ImageSlide("fine", pixels, 0.125), predictor)
+    assert fine.instances.shape == pixels.shape[:2]
+    assert fine.cells.mpp == 0.125
+    matched = (points(fine.cells) + 0.5) / 2 - 0.5
+    assert agreement(matched, points(found.cells)) > 0.95
+    areas = fine.cells.column("area").mean() / found.cells.column("area").mean()
+    assert areas == pytest.approx(4, rel=0.05)
+
+
+def test_the_label_map_at_another_resolution_lies_under_the_cells(predictor):
+    image = open_image(IMAGE, mpp=0.4)
+    found = segment_image(ImageSlide("coarse", image.pixels[:300, :300].copy(), 0.4), predictor)
+    x, y = np.round(points(found.cells)).astype(int).T
+    assert (found.instances[y, x] == found.cells.column("id")).mean() > 0.9
+
+
+def test_an_unknown_resolution_is_taken_as_a_quarter_micrometre_and_said(model):
+    pixels = np.full((64, 64, 3), 240, np.uint8)
+    with pytest.warns(UserWarning, match=r"0\.25 µm per pixel"):
+        cells = cj.segment(pixels, model)
+    assert len(cells) == 0
+    assert cells.mpp == 0.25
+
+
+def test_a_model_without_a_card_is_refused():
+    with pytest.raises(InputError, match="no card"):
+        cj.segment(np.zeros((64, 64, 3), np.uint8), make(small_config()), mpp=0.25)
+
+
+def test_the_order_of_tiles_does_not_matter():
+    size, rng = (100, 130), np.random.default_rng(0)
+    tiles = plan(size, 64, 12)
+    maps = [
+        {
+            "binary": rng.integers(0, 2, (64, 64), np.uint8),
+            "hv": rng.uniform(-1, 1, (64, 64, 2)).astype(np.float32),
+            "types": rng.integers(0, 3, (64, 64), np.uint8),
+            "probabilities": rng.uniform(size=(64, 64, 3)).astype(np.float32),
+        }
+        for _ in tiles
+    ]
+    one = assemble(size, tiles, iter(maps))
+    other = assemble(size, tiles[::-1], iter(maps[::-1]))
+    for name in ("binary", "edge", "types", "probabilities"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert isinstance(one, Planes)

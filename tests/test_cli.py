@@ -1,0 +1,212 @@
+"""The command line: what it writes, and one clear sentence for everything that goes wrong."""
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tifffile
+from PIL import Image
+
+from cellvit_jax import __version__, cli, zoo
+from cellvit_jax.exports import read_cells
+from tests.networks import save_small
+
+FILES = {"cells.parquet", "cells.geojson", "cells.json", "instances.tif", "overlay.png"}
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the command in this process: exit code, stdout, stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cellvit-jax", *map(str, arguments)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")  # as in a terminal: shown, not raised
+            try:
+                cli.main()
+                code = 0
+            except SystemExit as stop:
+                code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "model"
+    save_small(path)
+    return path
+
+
+@pytest.fixture
+def image(tmp_path) -> Path:
+    path = tmp_path / "tissue.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 70, 3), np.uint8)
+    Image.fromarray(pixels).save(path, dpi=(101600, 101600))
+    return path
+
+
+def test_segment_writes_every_file_and_says_what_it_found(call, image, model, tmp_path):
+    code, out, err = call("segment", image, "--out", tmp_path / "out", "--model", model)
+    assert (code, err) == (0, "")
+    folder = tmp_path / "out" / "tissue"
+    assert {path.name for path in folder.iterdir()} == FILES
+    cells = read_cells(folder)
+    assert f"tissue: {len(cells)} cells (" in out
+    assert f"{folder}/: cells.parquet" in out
+    assert len(json.loads((folder / "cells.geojson").read_text())["features"]) == len(cells)
+    assert len(json.loads((folder / "cells.json").read_text())["cells"]) == len(cells)
+    labels = tifffile.imread(folder / "instances.tif")
+    assert labels.dtype == np.uint32
+    assert set(np.unique(labels)) - {0} == set(cells.column("id"))
+    assert pq.read_schema(folder / "cells.parquet").metadata[b"format_version"]
+
+
+def test_export_chooses_the_files(call, image, model, tmp_path):
+    arguments = ("segment", image, "--out", tmp_path, "--model", model)
+    assert call(*arguments, "--export", "geojson", "overlay")[0] == 0
+    assert {p.name for p in (tmp_path / "tissue").iterdir()} == {"cells.geojson", "overlay.png"}
+
+
+def test_results_are_not_overwritten_unasked(call, image, model, tmp_path):
+    arguments = ("segment", image, "--out", tmp_path, "--model", model, "--export", "parquet")
+    assert call(*arguments)[0] == 0
+    code, _, err = call(*arguments)
+    assert code == 2
+    assert "--overwrite" in err
+    assert call(*arguments, "--overwrite")[0] == 0
+
+
+def test_quiet_prints_nothing(call, image, model, tmp_path):
+    arguments = ("segment", image, "--out", tmp_path, "--model", model, "--quiet")
+    assert call(*arguments, "--export", "parquet") == (0, "", "")
+
+
+def test_an_image_without_resolution_is_warned_about_on_stderr(call, model, tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "plain.png")
+    arguments = ("segment", tmp_path / "plain.png", "--out", tmp_path / "out", "--model", model)
+    code, _, err = call(*arguments)
+    assert code == 0
+    assert err.startswith("cellvit-jax: plain does not say its resolution")
+
+
+def png(path: Path, size=(64, 64)) -> bytes:
+    Image.effect_noise(size, 50).convert("RGB").save(path)
+    return path.read_bytes()
+
+
+def truncated_png(path: Path) -> None:
+    path.write_bytes(png(path)[:2000])
+
+
+def truncated_tiff(path: Path) -> None:
+    tifffile.imwrite(path, np.zeros((64, 64, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def bomb(path: Path) -> None:
+    """A TIFF that says it is 40,000 × 40,000 in one strip."""
+    tifffile.imwrite(path, np.zeros((64, 64, 3), np.uint8), metadata=None)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        for tag in ("ImageWidth", "ImageLength"):
+            tiff.pages.first.tags[tag].overwrite(40_000)
+
+
+BAD_IMAGES = {
+    "missing.png": (lambda path: None, "missing.png"),
+    "folder.png": (Path.mkdir, "folder"),
+    "empty.png": (Path.touch, "empty"),
+    "cut.png": (truncated_png, "cut.png"),
+    "cut.tif": (truncated_tiff, "cut.tif"),
+    "text.png": (lambda path: path.write_text("not an image"), "text.png"),
+    "small.png": (lambda path: png(path, (15, 40)), "at least 16"),
+    "bomb.tif": (bomb, "40,000 × 40,000"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_a_bad_image_is_one_sentence_and_leaves_nothing(call, model, tmp_path, name):
+    make, part = BAD_IMAGES[name]
+    make(tmp_path / name)
+    out = tmp_path / "out"
+    code, printed, err = call("segment", tmp_path / name, "--out", out, "--model", model)
+    assert (code, printed) == (2, "")
+    assert err.startswith("cellvit-jax: ")
+    assert part in err
+    assert err.count("\n") == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (("--mpp", "0"), "resolution"),
+        (("--mpp", "-1"), "resolution"),
+        (("--mpp", "nan"), "resolution"),
+        (("--batch-size", "0"), "batch-size"),
+        (("--model", "cellvit-tiny-consap"), "did you mean cellvit-tiny-consep"),
+        (("--model", "cellvit-sam-h-x40"), "cellvit-convert"),
+    ],
+)
+def test_a_bad_option_is_one_sentence(call, image, tmp_path, options, part):
+    code, printed, err = call("segment", image, "--out", tmp_path / "out", *options)
+    assert (code, printed) == (2, "")
+    assert part in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_cannot_be_made_is_known_at_once(call, image, model, tmp_path):
+    (tmp_path / "file").touch()
+    code, _, err = call("segment", image, "--out", tmp_path / "file" / "out", "--model", model)
+    assert code == 2
+    assert "cannot write" in err
+
+
+def test_equal_names_are_refused(call, image, model, tmp_path):
+    other = tmp_path / "more" / image.name
+    other.parent.mkdir()
+    other.write_bytes(image.read_bytes())
+    code, _, err = call("segment", image, other, "--out", tmp_path / "out", "--model", model)
+    assert code == 2
+    assert "rename" in err
+
+
+@pytest.mark.parametrize("kind", ["rotated.jpg", "cmyk.jpg", "grey.png", "rgba.png"])
+def test_other_kinds_of_pixels_are_handled(call, model, tmp_path, kind):
+    mode = {"cmyk.jpg": "CMYK", "grey.png": "L", "rgba.png": "RGBA"}.get(kind, "RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6 if kind == "rotated.jpg" else 1
+    Image.new(mode, (80, 64)).save(tmp_path / kind, exif=exif)
+    arguments = ("segment", tmp_path / kind, "--out", tmp_path, "--model", model, "--mpp", "0.25")
+    assert call(*arguments, "--export", "instances")[0] == 0
+    shape = tifffile.imread(tmp_path / Path(kind).stem / "instances.tif").shape
+    assert shape == ((80, 64) if kind == "rotated.jpg" else (64, 80))
+
+
+def test_version(call):
+    assert call("--version")[1] == f"cellvit-jax {__version__}\n"
+
+
+def test_info_names_devices_models_and_the_cache(call):
+    out = call("info")[1]
+    assert zoo.DEFAULT in out
+    assert "cpu:0" in out
+    assert "CELLVIT_JAX_CACHE" in out
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['cellvit-jax', '--help']\n"
+        "from cellvit_jax import cli\n"
+        "try: cli.main()\n"
+        "except SystemExit: print(sorted({'jax', 'numpy', 'numba', 'cv2'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
