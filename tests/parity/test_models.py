@@ -1,7 +1,8 @@
 """Converted networks against recorded outputs of the PyTorch originals.
 
 Records hold every `stride`-th pixel of the maps, a part of the tokens and skips, and the moments
-(mean, standard deviation) of the whole arrays.
+(mean, standard deviation) of the whole arrays. The large networks take gigabytes of memory: one
+after the other.
 """
 
 from pathlib import Path
@@ -17,7 +18,7 @@ from cellvit_convert.pytorch_to_orbax import translate
 from cellvit_jax.models import CellViT
 from tests.convert.archives import write_archive
 from tests.parity.synthetic import state_dict
-from tests.shared import DATA
+from tests.shared import DATA, shared
 
 RECORDS = (
     "cellvit-256.he-256",
@@ -25,20 +26,40 @@ RECORDS = (
     "cellvit-256-shared.he-256",
     "cellvit-256-regression.he-256",
     "cellvit-generic-d192.he-256",
+    "cellvit-sam-b.he-256",
+)
+LARGE = (
+    "cellvit-sam-b.he-1024",
+    "cellvit-sam-h.he-256",
+    "cellvit-uni.he-256",
+    "cellvit-virchow.he-256",
+    "cellvit-virchow.he-512",
+    "cellvit-virchow2.he-256",
 )
 CONFIGS = {"cellvit-generic-d192": {"model.num_heads": 3, "model.extract_layers": [1, 3, 5, 6]}}
 
 
-@pytest.fixture(scope="module", params=RECORDS)
+@pytest.fixture(
+    scope="module",
+    params=[*RECORDS, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)],
+)
 def record(request: pytest.FixtureRequest) -> str:
+    """A record's name; skips where neither this checkout nor a folder beside it has the record."""
+    find(f"{request.param}.npz", "models")
     return request.param
+
+
+def find(name: str, folder: str) -> Path:
+    """A file of the recorded networks: in this checkout, or in a folder of `../shared`."""
+    bundled = DATA / "models" / name
+    return bundled if bundled.exists() else shared(f"reference/{folder}/{name}")
 
 
 @pytest.fixture(scope="module")
 def outputs(record: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     name, _, image = record.partition(".")
     model = converted(name, tmp_path_factory.mktemp(name) / "x.pth")
-    pixels = cv2.imread(str(DATA / "models" / f"{image}.png"))[..., ::-1].astype(np.float32)
+    pixels = cv2.imread(str(find(f"{image}.png", "inputs")))[..., ::-1].astype(np.float32)
     images = (pixels / 255 - 0.5) / 0.5
     with jax.default_matmul_precision("highest"):
         maps = jax.jit(lambda m, x: m(x, tokens=True, skips=True))(model, images[None])
@@ -66,7 +87,7 @@ def sample(name: str, array: np.ndarray, stride: int) -> np.ndarray:
 
 
 def test_outputs_equal_the_originals(record: str, outputs: dict[str, np.ndarray]) -> None:
-    expected = dict(np.load(DATA / "models" / f"{record}.npz"))
+    expected = dict(np.load(find(f"{record}.npz", "models")))
     stride = int(expected.pop("stride"))
     moments = {k.removesuffix(".moments"): expected.pop(k) for k in [*expected] if "." in k}
     assert outputs.keys() == expected.keys() == moments.keys()
