@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: venv
-	$(BIN)/cellvit-jax segment cellvit_jax/assets/he-consep.png --out demo-out
+	$(BIN)/cellvit-jax segment cellvit_jax/assets/he-consep.png --out demo-out --overwrite
 
 test: venv
 	$(BIN)/pytest -m "not slow"

@@ -49,7 +49,8 @@ def row(preset: str, tile: int, cold: dict, warm: dict) -> str:
     original = ORIGINAL.get(preset, {}).get(tile)
     ratio = f"{original:g} | {median / original:.2f}" if original else "– | –"
     spread = f"{median:.3g} ({min(seconds):.3g}-{max(seconds):.3g})"
-    return f"| {preset} | {tile} | {spread} | {ratio} | {cold['compile']:.1f} | {warm['compile']:.1f} |"
+    compiling = f"{cold['compile']:.1f} | {warm['compile']:.1f}"
+    return f"| {preset} | {tile} | {spread} | {ratio} | {compiling} |"
 
 
 def measure_in_child(preset: str, tiles: tuple[int, ...], repeats: int, cache: str) -> list[dict]:
