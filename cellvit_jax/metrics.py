@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .errors import InputError, MissingExtraError
+from cellvit_jax.errors import InputError, MissingExtraError
 
 _EPS = 1e-6  # as in the published PQ, so that equal inputs give equal digits
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from .. import metrics
-from ..errors import InputError
-from ..metrics import Detection
+from cellvit_jax import metrics
+from cellvit_jax.errors import InputError
+from cellvit_jax.metrics import Detection
 
 Figures = dict[str, float]
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..cells.table import Cells
-from ..errors import InputError
-from . import cells_json, geojson, parquet
-from .parquet import read_cells
+from cellvit_jax.cells.table import Cells
+from cellvit_jax.errors import InputError
+from cellvit_jax.exports import cells_json, geojson, parquet
+from cellvit_jax.exports.parquet import read_cells
 
 __all__ = ["read_cells", "write"]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import OutputError
+from cellvit_jax.errors import OutputError
 
 
 @contextlib.contextmanager

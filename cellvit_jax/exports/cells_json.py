@@ -17,10 +17,10 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from ..cells.table import Cells
-from . import outlines
-from .atomic import atomic_open
-from .classes import all_classes
+from cellvit_jax.cells.table import Cells
+from cellvit_jax.exports import outlines
+from cellvit_jax.exports.atomic import atomic_open
+from cellvit_jax.exports.classes import all_classes
 
 _ROWS = 8_192  # cells that are Python objects at one time
 _SEAM_FIELDS = {

@@ -6,28 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..cells.table import Cells, Classes
-
-# CellViT's own colours, by class id
-COLOURS = (
-    (92, 20, 186),
-    (255, 0, 0),
-    (34, 221, 77),
-    (35, 92, 236),
-    (254, 255, 0),
-    (255, 159, 68),
-    (80, 56, 112),
-    (87, 112, 56),
-    (110, 0, 0),
-    (255, 196, 196),
-    (214, 255, 196),
-)
+from cellvit_jax.card import COLORS
+from cellvit_jax.cells.table import Cells, Classes
 
 
 def all_classes(cells: Cells) -> Classes:
     """The classes of `cells`, completed by those that occur without a name, in order of ids."""
     occurring = {int(c) for c in np.unique(cells.column("type"))}
-    unnamed = {c: (f"class {c}", COLOURS[c % len(COLOURS)]) for c in occurring}
+    unnamed = {c: (f"class {c}", COLORS[c % len(COLORS)]) for c in occurring}
     return dict(sorted((unnamed | cells.classes).items()))
 
 

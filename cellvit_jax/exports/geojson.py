@@ -20,10 +20,10 @@ import orjson
 import pyarrow as pa
 import shapely
 
-from ..cells.table import Cells, Classes
-from . import outlines
-from .atomic import atomic_open
-from .classes import all_classes
+from cellvit_jax.cells.table import Cells, Classes
+from cellvit_jax.exports import outlines
+from cellvit_jax.exports.atomic import atomic_open
+from cellvit_jax.exports.classes import all_classes
 
 _ROWS = 8_192  # cells that are Python objects at one time
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "cellvit-jax")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from ..errors import InputError
-from .atomic import atomic_open
+from cellvit_jax.errors import InputError
+from cellvit_jax.exports.atomic import atomic_open
 
 _MICRONS_PER_CM = 10_000
 

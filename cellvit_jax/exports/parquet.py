@@ -23,11 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from ..cells.table import Cells, Classes
-from ..errors import InputError
-from . import outlines
-from .atomic import atomic_open
-from .classes import all_classes, names_of
+from cellvit_jax.cells.table import Cells, Classes
+from cellvit_jax.errors import InputError
+from cellvit_jax.exports import outlines
+from cellvit_jax.exports.atomic import atomic_open
+from cellvit_jax.exports.classes import all_classes, names_of
 
 FORMAT_VERSION = 1
 _ROWS = 65_536  # a row group: bounds the memory that writing and partial reading take
