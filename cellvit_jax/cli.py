@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import Positional
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from cellvit_jax.errors import CellViTError
 
@@ -20,7 +20,7 @@ app = tyro.extras.SubcommandApp()
 
 @app.command
 def segment(
-    images: Positional[list[Path]],
+    images: Annotated[Positional[list[Path]], arg(metavar="IMAGE [IMAGE ...]")],
     /,
     out: Path,
     model: str = "cellvit-tiny-consep",
@@ -73,10 +73,17 @@ def main() -> None:
         return
     warnings.showwarning = _show_warning
     try:
-        app.cli(prog="cellvit-jax", description="Nuclei of H&E images, segmented and typed.")
+        app.cli(
+            prog="cellvit-jax",
+            description="Nuclei of H&E images, segmented and typed.",
+            config=(FlagCreatePairsOff,),
+        )
     except CellViTError as error:
         print(f"cellvit-jax: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("cellvit-jax: stopped; what was finished is complete", file=sys.stderr)
+        sys.exit(130)
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

@@ -169,6 +169,12 @@ def test_an_output_folder_that_cannot_be_made_is_known_at_once(call, image, mode
     assert "cannot write" in err
 
 
+def test_no_image_is_an_error(call, tmp_path):
+    code, _, err = call("segment", "--out", tmp_path)
+    assert code == 2
+    assert "at least one image" in err
+
+
 def test_equal_names_are_refused(call, image, model, tmp_path):
     other = tmp_path / "more" / image.name
     other.parent.mkdir()

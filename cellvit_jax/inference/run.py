@@ -50,6 +50,8 @@ def run(
     A folder of results appears when it is complete. Raises `InputError` or `OutputError`, before
     the network is run where that can be known by then.
     """
+    if not images:
+        raise InputError("give at least one image")
     folders = result_folders(images, out, overwrite)
     if batch_size is not None and batch_size < 1:
         raise InputError(f"--batch-size must be 1 or more, not {batch_size}")
