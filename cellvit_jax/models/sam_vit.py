@@ -53,8 +53,19 @@ def relative(table: jax.Array, n: int) -> jax.Array:
 
     A table of another length than 2·n − 1 is resized linearly, not antialiased.
     """
-    table = jax.image.resize(table, (2 * n - 1, table.shape[1]), "linear", antialias=False)
+    if len(table) != 2 * n - 1:
+        weights = jnp.asarray(linear_weights(len(table), 2 * n - 1))
+        table = jnp.matmul(weights, table.astype(jnp.float32), precision="highest")
     return table[np.arange(n)[:, None] - np.arange(n) + n - 1]
+
+
+def linear_weights(size: int, new_size: int) -> np.ndarray:
+    """The (new_size, size) float32 matrix of linear interpolation, clamped at the ends.
+
+    `jax.image.resize` computes the coordinates in float32, which is felt in the scores.
+    """
+    source = np.clip((np.arange(new_size) + 0.5) * size / new_size - 0.5, 0, size - 1)
+    return np.maximum(0, 1 - np.abs(source[:, None] - np.arange(size))).astype(np.float32)
 
 
 def to_windows(x: jax.Array, side: int) -> jax.Array:
