@@ -1,4 +1,4 @@
-"""Folders that appear complete or not at all."""
+"""Files and folders that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import contextlib
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from cellvit_jax.errors import OutputError
 
@@ -33,3 +35,25 @@ def replacing_directory(path: Path) -> Iterator[Path]:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes the place of `path` when the block ends well.
+
+    Until then, and after an exception, whatever was at `path` stays as it was. Raises OutputError
+    when the operating system refuses (no such folder, no permission, no space).
+    """
+    path = Path(path)
+    # beside the target: only within one file system is a replacement atomic
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with partial.open("xb") as file:
+            yield file
+        os.replace(partial, path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"{path} cannot be written: {reason}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()

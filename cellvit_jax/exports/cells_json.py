@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from cellvit_jax.cells.table import Cells
 from cellvit_jax.exports import outlines
-from cellvit_jax.exports.atomic import atomic_open
 from cellvit_jax.exports.classes import all_classes
+from cellvit_jax.files import atomic_open
 
 _ROWS = 8_192  # cells that are Python objects at one time
 _SEAM_FIELDS = {

@@ -22,8 +22,8 @@ import shapely
 
 from cellvit_jax.cells.table import Cells, Classes
 from cellvit_jax.exports import outlines
-from cellvit_jax.exports.atomic import atomic_open
 from cellvit_jax.exports.classes import all_classes
+from cellvit_jax.files import atomic_open
 
 _ROWS = 8_192  # cells that are Python objects at one time
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "cellvit-jax")

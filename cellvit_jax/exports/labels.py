@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 
 from cellvit_jax.errors import InputError
-from cellvit_jax.exports.atomic import atomic_open
+from cellvit_jax.files import atomic_open
 
 _MICRONS_PER_CM = 10_000
 

@@ -11,8 +11,8 @@ from PIL import Image
 from cellvit_jax.cells.table import Cells
 from cellvit_jax.errors import InputError
 from cellvit_jax.exports import legend, outlines
-from cellvit_jax.exports.atomic import atomic_open
 from cellvit_jax.exports.classes import all_classes
+from cellvit_jax.files import atomic_open
 
 _SMALL, _LARGE = 1024, 4096  # pixels of the longer side: enlarged below, reduced above
 _SUBPIXEL_BITS = 4

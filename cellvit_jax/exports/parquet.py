@@ -26,8 +26,8 @@ import shapely
 from cellvit_jax.cells.table import Cells, Classes
 from cellvit_jax.errors import InputError
 from cellvit_jax.exports import outlines
-from cellvit_jax.exports.atomic import atomic_open
 from cellvit_jax.exports.classes import all_classes, names_of
+from cellvit_jax.files import atomic_open
 
 FORMAT_VERSION = 1
 _ROWS = 65_536  # a row group: bounds the memory that writing and partial reading take

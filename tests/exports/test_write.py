@@ -4,7 +4,7 @@ import pytest
 from cellvit_jax import exports
 from cellvit_jax.errors import InputError, OutputError
 from cellvit_jax.exports import labels, overlay
-from cellvit_jax.exports.atomic import atomic_open
+from cellvit_jax.files import atomic_open
 from tests.exports.samples import sample
 
 NAMES = ["cells.parquet", "cells.geojson", "Cells.GeoJSON.gz", "cells.json", "cell_detection.json"]
