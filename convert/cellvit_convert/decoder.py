@@ -1,48 +1,55 @@
 """The decoder's names, which are the same under every encoder: three branches or one trunk."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from cellvit_convert.content import Content
 from cellvit_convert.rules import BATCH_NORM, CONV, UPSAMPLE, Rule
+from cellvit_jax.models import ModelConfig
 
-BRANCH = r"(?P<branch>nuclei_binary_map|hv_map|nuclei_type_map)s?_decoder"
-
-
-def _skip_paths(prefix: str, suffix: str) -> tuple[Rule, ...]:
-    level0, level = (rf"{prefix}decoder{n}{suffix}\.(\d)\.block" for n in ("0", r"(\d)"))
-    return (
-        Rule(rf"{level0}\.0", r"skip_paths.level0.layers.\1.conv", CONV),
-        Rule(rf"{level0}\.1", r"skip_paths.level0.layers.\1.norm", BATCH_NORM),
-        Rule(rf"{level}\.0", r"skip_paths.level\1.layers.\2.up", UPSAMPLE),
-        Rule(rf"{level}\.1", r"skip_paths.level\1.layers.\2.block.conv", CONV),
-        Rule(rf"{level}\.2", r"skip_paths.level\1.layers.\2.block.norm", BATCH_NORM),
-    )
+BRANCHES = {  # their names and ours
+    "nuclei_binary_map_decoder": "nuclei_binary_map",
+    "hv_map_decoder": "hv_map",
+    "nuclei_type_maps_decoder": "nuclei_type_map",
+}
 
 
-def _trunk(prefix: str, name: str) -> tuple[Rule, ...]:
-    block = rf"{prefix}\.decoder(?P<n>\d)_(upsampler|header)\.(?P<i>\d)\.block"
-    return (
-        Rule(rf"{prefix}\.bottleneck_upsampler", rf"trunks.{name}.up4", UPSAMPLE),
-        Rule(rf"{prefix}\.decoder3_upsampler\.3", rf"trunks.{name}.up3", UPSAMPLE),
-        Rule(rf"{prefix}\.decoder(?P<n>[12])_upsampler\.2", rf"trunks.{name}.up\g<n>", UPSAMPLE),
-        Rule(rf"{block}\.0", rf"trunks.{name}.level\g<n>.layers.\g<i>.conv", CONV),
-        Rule(rf"{block}\.1", rf"trunks.{name}.level\g<n>.layers.\g<i>.norm", BATCH_NORM),
-    )
+def rules(config: ModelConfig) -> tuple[Rule, ...]:
+    """The table of a network's decoder."""
+    if config.shared_trunk:
+        heads = (Rule(theirs, f"heads.{ours}", CONV) for theirs, ours in BRANCHES.items())
+        return (*_skip_paths("decoder.", "_skip"), *_trunk("decoder", "shared"), *heads)
+    return (*_skip_paths("", ""), *(rule for branch in BRANCHES for rule in _branch(branch)))
 
 
-BRANCHES = (
-    *_skip_paths("", ""),
-    *_trunk(BRANCH, r"\g<branch>"),
-    Rule(rf"{BRANCH}\.decoder0_header\.2", r"heads.\g<branch>", CONV),
-)
+def _skip_paths(prefix: str, suffix: str) -> Iterator[Rule]:
+    level0, ours0 = f"{prefix}decoder0{suffix}.*.block", "skip_paths.level0.layers.*"
+    yield Rule(f"{level0}.0", f"{ours0}.conv", CONV)
+    yield Rule(f"{level0}.1", f"{ours0}.norm", BATCH_NORM)
+    for n in (1, 2, 3):
+        block, ours = f"{prefix}decoder{n}{suffix}.*.block", f"skip_paths.level{n}.layers.*"
+        yield Rule(f"{block}.0", f"{ours}.up", UPSAMPLE)
+        yield Rule(f"{block}.1", f"{ours}.block.conv", CONV)
+        yield Rule(f"{block}.2", f"{ours}.block.norm", BATCH_NORM)
 
-SHARED = (
-    *_skip_paths(r"decoder\.", "_skip"),
-    *_trunk("decoder", "shared"),
-    Rule(BRANCH, r"heads.\g<branch>", CONV),
-)
 
-RULES = (*BRANCHES, *SHARED)
+def _branch(theirs: str) -> Iterator[Rule]:
+    yield from _trunk(theirs, BRANCHES[theirs])
+    yield Rule(f"{theirs}.decoder0_header.2", f"heads.{BRANCHES[theirs]}", CONV)
+
+
+def _trunk(theirs: str, name: str) -> Iterator[Rule]:
+    ours = f"trunks.{name}"
+    yield Rule(f"{theirs}.bottleneck_upsampler", f"{ours}.up4", UPSAMPLE)
+    for n, last in ((3, 3), (2, 2), (1, 2)):
+        yield from _blocks(f"{theirs}.decoder{n}_upsampler", f"{ours}.level{n}")
+        yield Rule(f"{theirs}.decoder{n}_upsampler.{last}", f"{ours}.up{n}", UPSAMPLE)
+    yield from _blocks(f"{theirs}.decoder0_header", f"{ours}.level0")
+
+
+def _blocks(theirs: str, ours: str) -> Iterator[Rule]:
+    yield Rule(f"{theirs}.*.block.0", f"{ours}.layers.*.conv", CONV)
+    yield Rule(f"{theirs}.*.block.1", f"{ours}.layers.*.norm", BATCH_NORM)
 
 
 def recognise(content: Content) -> bool:

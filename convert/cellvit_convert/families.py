@@ -16,14 +16,14 @@ class Family(NamedTuple):
     name: str
     recognise: Callable[[Content], bool]
     config: Callable[[Content], ModelConfig]
-    rules: tuple[Rule, ...]
+    rules: Callable[[ModelConfig], tuple[Rule, ...]]
 
 
 FAMILIES = (
-    Family("CellViT-256 and generic CellViT", vit256.recognise, vit256.config, vit256.RULES),
-    Family("CellViT-SAM", sam.recognise, sam.config, sam.RULES),
-    Family("CellViT-UNI", uni.recognise, uni.config, uni.RULES),
-    Family("CellViT-Virchow", virchow.recognise, virchow.config, virchow.RULES),
+    Family("CellViT-256 and generic CellViT", vit256.recognise, vit256.config, vit256.rules),
+    Family("CellViT-SAM", sam.recognise, sam.config, sam.rules),
+    Family("CellViT-UNI", uni.recognise, uni.config, uni.rules),
+    Family("CellViT-Virchow", virchow.recognise, virchow.config, uni.rules),
 )
 
 

@@ -62,6 +62,6 @@ def translate(content: Content, dtype: DTypeLike = np.float32) -> Conversion:
     config = family.config(content)
     model = nnx.eval_shape(lambda: CellViT(config, rngs=nnx.Rngs(0)))
     abstract = nnx.state(model, checkpoint.WEIGHTS)
-    renamed = rename(content.tensors, family.rules, shapes(abstract))
+    renamed = rename(content.tensors, family.rules(config), shapes(abstract))
     weights = fill(abstract, renamed.tensors, dtype)
     return Conversion(content.arch, config, model_card(content, config), weights, renamed.ignored)

@@ -1,11 +1,13 @@
-"""The strict renaming of a PyTorch state dict: every key on both sides is accounted for.
+"""The strict renaming between PyTorch's state dicts and ours, both ways from one table.
 
-A family's table is a list of `Rule`s. The first whose pattern matches a whole layer name decides,
-its layout says what each parameter of such a layer is called here and how its axes move.
+A family's table is a list of `Rule`s. The first whose layer matches decides, its layout says what
+each parameter of such a layer is called on the other side and how its axes move. Every key on both
+sides is accounted for. The rules stand in the order of the originals' state dicts.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +27,7 @@ class Parameter(NamedTuple):
     axes: tuple[int, ...] | None = None
 
 
-Layout = Mapping[str, Parameter | None]  # None: known, and of no use here
+Layout = Mapping[str, Parameter | None]  # None: a counter, of no use here
 
 LINEAR: Layout = {"weight": Parameter("kernel", (1, 0)), "bias": Parameter("bias")}
 CONV: Layout = {"weight": Parameter("kernel", (2, 3, 1, 0)), "bias": Parameter("bias")}
@@ -40,11 +42,16 @@ BATCH_NORM: Layout = {
 
 
 class Rule(NamedTuple):
-    """A pattern for the names of torch layers, the layer they are here, and their layout."""
+    """A layer's name in PyTorch and here, and its layout; each `*` stands for a number."""
 
-    pattern: str
-    layer: str
+    theirs: str
+    ours: str
     layout: Layout
+
+
+def same(layer: str, layout: Layout) -> Rule:
+    """The rule of a layer that has one name on both sides."""
+    return Rule(layer, layer, layout)
 
 
 class Renamed(NamedTuple):
@@ -84,12 +91,81 @@ def find(key: str, rules: Sequence[Rule]) -> Parameter | None:
     """What a torch key is called here; None if it is of no use, KeyError if no rule knows it."""
     layer, _, name = key.rpartition(".")
     for rule in rules:
-        if (match := re.fullmatch(rule.pattern, layer)) and name in rule.layout:
+        ours = _translate(layer, rule.theirs, rule.ours)
+        if ours is not None and name in rule.layout:
             parameter = rule.layout[name]
-            return parameter and Parameter(
-                f"{match.expand(rule.layer)}.{parameter.name}", parameter.axes
-            )
+            return parameter and Parameter(f"{ours}.{parameter.name}", parameter.axes)
     raise KeyError(key)
+
+
+def restore(
+    tensors: Tensors, rules: Sequence[Rule], counters: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+    """The inverse of `rename`: a state dict with the originals' keys, in their order (views).
+
+    Counters that are not given are 0. Raises KeyError for a name that no rule knows.
+    """
+    restored: dict[str, np.ndarray] = {}
+    for name, tensor in tensors.items():
+        layer, layout, theirs = _find_theirs(name, rules)
+        axes = layout[theirs].axes  # type: ignore[union-attr]
+        restored[f"{layer}.{theirs}"] = _permute(tensor, axes and tuple(np.argsort(axes)))
+        for key in (f"{layer}.{counter}" for counter, to in layout.items() if to is None):
+            restored[key] = np.array(counters.get(key, 0), np.int64)
+    return dict(sorted(restored.items(), key=_position(rules)))
+
+
+def _find_theirs(name: str, rules: Sequence[Rule]) -> tuple[str, Layout, str]:
+    """The torch layer that one of our names belongs to, its layout, and its parameter's name."""
+    layer, _, last = name.rpartition(".")
+    for rule in rules:
+        theirs = _translate(layer, rule.ours, rule.theirs)
+        for parameter, ours in rule.layout.items():
+            if theirs is not None and ours is not None and ours.name == last:
+                return theirs, rule.layout, parameter
+    raise KeyError(name)
+
+
+def _translate(layer: str, pattern: str, other: str) -> str | None:
+    """The layer's name on the other side, None if it is not of that pattern."""
+    if not (match := _expression(pattern).fullmatch(layer)):
+        return None
+    numbers = iter(match.groups())
+    return re.sub(r"\*", lambda _: next(numbers), other)
+
+
+@cache
+def _expression(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.escape(pattern).replace(r"\*", r"(\d+)"))
+
+
+def _position(rules: Sequence[Rule]) -> Callable[[tuple[str, np.ndarray]], tuple[int, ...]]:
+    """The sort key of a state dict's items.
+
+    Layers of a list go by their numbers; other names stand in their parent as they first do in
+    the rules.
+    """
+    ranks: dict[tuple[str, ...], int] = {}
+    for rule in rules:
+        for parameter in rule.layout:
+            for path in _paths(f"{rule.theirs}.{parameter}"):
+                ranks.setdefault(path, len(ranks))
+
+    def position(item: tuple[str, np.ndarray]) -> tuple[int, ...]:
+        parts = item[0].split(".")
+        paths = _paths(item[0])
+        return tuple(
+            int(part) if part.isdigit() else ranks[path]
+            for part, path in zip(parts, paths, strict=True)
+        )
+
+    return position
+
+
+def _paths(key: str) -> list[tuple[str, ...]]:
+    """A key's ancestors from the top and itself, with stars for the numbers."""
+    parts = ["*" if part.isdigit() else part for part in key.split(".")]
+    return [tuple(parts[: i + 1]) for i in range(len(parts))]
 
 
 def _permute(tensor: np.ndarray, axes: tuple[int, ...] | None) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections import Counter
 
 from cellvit_convert import decoder, encoder
 from cellvit_convert.content import Content
-from cellvit_convert.rules import CONV, LAYER_NORM, LINEAR, Parameter, Rule
+from cellvit_convert.rules import CONV, LAYER_NORM, LINEAR, Parameter, Rule, same
 from cellvit_jax.models import ModelConfig
 
 POSITIONS = {"pos_embed": Parameter("pos_embed")}
@@ -16,18 +16,26 @@ PRESETS = (
 )
 
 ENCODER = (
-    Rule(r"encoder", "encoder", POSITIONS),
-    Rule(r"encoder\.patch_embed\.proj", "encoder.patch_embed", CONV),
-    Rule(r"encoder\.blocks\.(\d+)\.(norm\d)", r"encoder.blocks.\1.\2", LAYER_NORM),
-    Rule(r"encoder\.blocks\.(\d+)\.attn", r"encoder.blocks.\1.attn", DISTANCES),
-    Rule(r"encoder\.blocks\.(\d+)\.attn\.(qkv|proj)", r"encoder.blocks.\1.attn.\2", LINEAR),
-    Rule(r"encoder\.blocks\.(\d+)\.mlp\.lin(\d)", r"encoder.blocks.\1.mlp.fc\2", LINEAR),
-    Rule(r"encoder\.neck\.([02])", r"encoder.neck.layers.\1", CONV),
-    Rule(r"encoder\.neck\.([13])", r"encoder.neck.layers.\1", LAYER_NORM),
-    Rule(r"classifier_head", "encoder.head", LINEAR),
+    same("encoder", POSITIONS),
+    Rule("encoder.patch_embed.proj", "encoder.patch_embed", CONV),
+    same("encoder.blocks.*.norm1", LAYER_NORM),
+    same("encoder.blocks.*.attn", DISTANCES),
+    same("encoder.blocks.*.attn.qkv", LINEAR),
+    same("encoder.blocks.*.attn.proj", LINEAR),
+    same("encoder.blocks.*.norm2", LAYER_NORM),
+    Rule("encoder.blocks.*.mlp.lin1", "encoder.blocks.*.mlp.fc1", LINEAR),
+    Rule("encoder.blocks.*.mlp.lin2", "encoder.blocks.*.mlp.fc2", LINEAR),
+    Rule("encoder.neck.0", "encoder.neck.layers.0", CONV),
+    Rule("encoder.neck.1", "encoder.neck.layers.1", LAYER_NORM),
+    Rule("encoder.neck.2", "encoder.neck.layers.2", CONV),
+    Rule("encoder.neck.3", "encoder.neck.layers.3", LAYER_NORM),
 )
+TISSUES = Rule("classifier_head", "encoder.head", LINEAR)
 
-RULES = (*ENCODER, *decoder.RULES)
+
+def rules(config: ModelConfig) -> tuple[Rule, ...]:
+    """The table of a network's names."""
+    return (*ENCODER, *decoder.rules(config), TISSUES)
 
 
 def recognise(content: Content) -> bool:

@@ -2,19 +2,33 @@
 
 import math
 
-from cellvit_convert import decoder, encoder, vit256
+from cellvit_convert import decoder, encoder
 from cellvit_convert.content import Content
-from cellvit_convert.rules import Parameter, Rule
+from cellvit_convert.rules import CONV, LAYER_NORM, LINEAR, Parameter, Rule, same
 from cellvit_jax.models import ModelConfig
 
+TOKENS = {name: Parameter(name) for name in ("cls_token", "reg_token", "pos_embed")}
 SCALE = {"gamma": Parameter("gamma")}
 
 ENCODER = (
-    *vit256.ENCODER,
-    Rule(r"encoder\.blocks\.(\d+)\.(ls\d)", r"encoder.blocks.\1.\2", SCALE),
+    same("encoder", TOKENS),
+    Rule("encoder.patch_embed.proj", "encoder.patch_embed", CONV),
+    same("encoder.blocks.*.norm1", LAYER_NORM),
+    same("encoder.blocks.*.attn.qkv", LINEAR),
+    same("encoder.blocks.*.attn.proj", LINEAR),
+    same("encoder.blocks.*.ls1", SCALE),
+    same("encoder.blocks.*.norm2", LAYER_NORM),
+    same("encoder.blocks.*.mlp.fc1", LINEAR),
+    same("encoder.blocks.*.mlp.fc2", LINEAR),
+    same("encoder.blocks.*.ls2", SCALE),
+    same("encoder.norm", LAYER_NORM),
+    same("encoder.head", LINEAR),
 )
 
-RULES = (*ENCODER, *decoder.RULES)
+
+def rules(config: ModelConfig) -> tuple[Rule, ...]:
+    """The table of a network's names; register tokens are Virchow2's."""
+    return (*ENCODER, *decoder.rules(config))
 
 
 def recognise(content: Content) -> bool:

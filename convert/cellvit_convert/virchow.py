@@ -1,16 +1,8 @@
 """CellViT-Virchow and -Virchow2: as UNI, with gated MLPs and perhaps register tokens."""
 
-from cellvit_convert import decoder, encoder, uni
+from cellvit_convert import encoder, uni
 from cellvit_convert.content import Content
-from cellvit_convert.rules import Parameter, Rule
 from cellvit_jax.models import ModelConfig
-
-ENCODER = (
-    *uni.ENCODER,
-    Rule(r"encoder", "encoder", {"reg_token": Parameter("reg_token")}),
-)
-
-RULES = (*ENCODER, *decoder.RULES)
 
 
 def recognise(content: Content) -> bool:

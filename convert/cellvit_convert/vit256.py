@@ -4,22 +4,28 @@ import math
 
 from cellvit_convert import decoder, encoder
 from cellvit_convert.content import Content
-from cellvit_convert.rules import CONV, LAYER_NORM, LINEAR, Parameter, Rule
+from cellvit_convert.rules import CONV, LAYER_NORM, LINEAR, Parameter, Rule, same
 from cellvit_jax.models import ModelConfig
 
 TOKENS = {"cls_token": Parameter("cls_token"), "pos_embed": Parameter("pos_embed")}
 
 ENCODER = (
-    Rule(r"encoder", "encoder", TOKENS),
-    Rule(r"encoder\.patch_embed\.proj", "encoder.patch_embed", CONV),
-    Rule(r"encoder\.blocks\.(\d+)\.(norm\d)", r"encoder.blocks.\1.\2", LAYER_NORM),
-    Rule(r"encoder\.blocks\.(\d+)\.attn\.(qkv|proj)", r"encoder.blocks.\1.attn.\2", LINEAR),
-    Rule(r"encoder\.blocks\.(\d+)\.mlp\.(fc\d)", r"encoder.blocks.\1.mlp.\2", LINEAR),
-    Rule(r"encoder\.norm", "encoder.norm", LAYER_NORM),
-    Rule(r"encoder\.head", "encoder.head", LINEAR),
+    same("encoder", TOKENS),
+    Rule("encoder.patch_embed.proj", "encoder.patch_embed", CONV),
+    same("encoder.blocks.*.norm1", LAYER_NORM),
+    same("encoder.blocks.*.attn.qkv", LINEAR),
+    same("encoder.blocks.*.attn.proj", LINEAR),
+    same("encoder.blocks.*.norm2", LAYER_NORM),
+    same("encoder.blocks.*.mlp.fc1", LINEAR),
+    same("encoder.blocks.*.mlp.fc2", LINEAR),
+    same("encoder.norm", LAYER_NORM),
+    same("encoder.head", LINEAR),
 )
 
-RULES = (*ENCODER, *decoder.RULES)
+
+def rules(config: ModelConfig) -> tuple[Rule, ...]:
+    """The table of a network's names."""
+    return (*ENCODER, *decoder.rules(config))
 
 
 def recognise(content: Content) -> bool:

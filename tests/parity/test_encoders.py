@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cellvit_convert import sam, uni, virchow
+from cellvit_convert import sam, uni
 from cellvit_convert.rules import Rule, fill, rename, shapes
 from cellvit_jax.models import ModelConfig
 from cellvit_jax.models.cellvit import ENCODERS
@@ -44,14 +44,18 @@ UNI_SIZES = {1024: 128, 3072: 384, 4096: 512}
 VIRCHOW_SIZES = {1280: 160, 3840: 480, 6832: 854, 3416: 427}
 
 CASES = (
-    Case("cellvit-sam-b", SAM, SAM_SIZES, sam.ENCODER, partial(twins.sam, window=14), (320, 144)),
-    Case("cellvit-uni", UNI, UNI_SIZES, uni.ENCODER, partial(twins.dinov2, patch=16), (224, 224)),
-    Case("cellvit-uni", UNI, UNI_SIZES, uni.ENCODER, partial(twins.dinov2, patch=16), (96, 336)),
+    Case(
+        "cellvit-sam-b", SAM, SAM_SIZES, sam.rules(SAM), partial(twins.sam, window=14), (320, 144)
+    ),
+    Case(
+        "cellvit-uni", UNI, UNI_SIZES, uni.rules(UNI), partial(twins.dinov2, patch=16), (224, 224)
+    ),
+    Case("cellvit-uni", UNI, UNI_SIZES, uni.rules(UNI), partial(twins.dinov2, patch=16), (96, 336)),
     Case(
         "cellvit-virchow",
         VIRCHOW,
         VIRCHOW_SIZES,
-        virchow.ENCODER,
+        uni.rules(VIRCHOW),
         partial(twins.dinov2, patch=14),
         (256, 130),
     ),
@@ -59,7 +63,7 @@ CASES = (
         "cellvit-virchow2",
         VIRCHOW2,
         VIRCHOW_SIZES,
-        virchow.ENCODER,
+        uni.rules(VIRCHOW2),
         partial(twins.dinov2, patch=14),
         (120, 300),
     ),
