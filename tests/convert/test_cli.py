@@ -9,7 +9,8 @@ import pytest
 
 from cellvit_convert.cli import main
 from cellvit_jax import checkpoint
-from tests.convert.archives import name, plain, write_archive, write_legacy, write_pickle
+from cellvit_jax.torch_save import name, plain
+from tests.convert.archives import write_archive, write_legacy, write_pickle
 from tests.convert.states import GENERIC, zeros
 
 BIAS = "encoder.head.bias"
