@@ -1,6 +1,6 @@
 """A checkpoint is a directory: Orbax weights, and the config that rebuilds the model.
 
-DIR/config.json    format_version, model (ModelConfig), card (ModelCard)
+DIR/config.json    format_version, model (ModelConfig), card (ModelCard), perhaps origin
 DIR/weights/       parameters and batch statistics, as a nested dictionary
 """
 
@@ -20,23 +20,34 @@ from cellvit_jax import zoo
 from cellvit_jax.card import ModelCard
 from cellvit_jax.errors import CheckpointError, InputError, OutputError
 from cellvit_jax.files import replacing_directory
-from cellvit_jax.models import CellViT, ModelConfig
+from cellvit_jax.models import CellClassifier, CellViT, HeadConfig, ModelConfig
 
 FORMAT_VERSION = 1
 WEIGHTS = (nnx.Param, nnx.BatchStat)  # what is stored; random streams and the like are not
+Config = ModelConfig | HeadConfig
 
 
-def save(path: str | Path, weights: nnx.State, config: ModelConfig, card: ModelCard) -> None:
+def save(
+    path: str | Path,
+    weights: nnx.State,
+    config: Config,
+    card: ModelCard,
+    *,
+    origin: dict[str, Any] | None = None,
+) -> None:
     """Write a checkpoint directory, atomically; an existing one at `path` is replaced.
 
-    `weights` holds the model's parameters and batch statistics: `nnx.state(model, WEIGHTS)`.
-    Raises `OutputError` where the directory cannot be written.
+    `weights` holds the model's parameters and batch statistics: `nnx.state(model, WEIGHTS)`;
+    `origin` is what a converter notes of its source, in plain values. Raises `OutputError` where
+    the directory cannot be written.
     """
     values = {
         "format_version": FORMAT_VERSION,
         "model": config.to_dict(),
         "card": card.to_dict(),
     }
+    if origin is not None:
+        values["origin"] = origin
     path = Path(path)
     if path.exists() and not (path / "config.json").exists() and any(path.iterdir()):
         raise OutputError(f"{path} exists and is not a checkpoint: choose another name")
@@ -45,37 +56,60 @@ def save(path: str | Path, weights: nnx.State, config: ModelConfig, card: ModelC
         ocp.save(folder / "weights", nnx.to_pure_dict(weights))
 
 
-def read_config(path: str | Path) -> tuple[ModelConfig, ModelCard]:
+def read_config(path: str | Path) -> tuple[Config, ModelCard]:
     """Architecture and card of the checkpoint at `path`, without its weights."""
-    path = Path(path)
+    values = _read_json(path)
     try:
-        values = json.loads((path / "config.json").read_text())
-        version = values["format_version"]
-        if version != FORMAT_VERSION:
-            raise CheckpointError(
-                f"{path} has format {version}, this version reads format {FORMAT_VERSION}"
-            )
-        return ModelConfig.from_dict(values["model"]), ModelCard.from_dict(values["card"])
-    except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+        return _config(values["model"]), ModelCard.from_dict(values["card"])
+    except (ValueError, KeyError, TypeError, InputError) as error:
         raise CheckpointError(f"{path} is not a checkpoint directory: {error}") from error
 
 
-def load(path: str | Path, *, dtype: DTypeLike = np.float32) -> CellViT:
-    """The model at `path`, a folder or a bundled model's name, ready for inference.
+def _config(values: dict[str, Any]) -> Config:
+    is_head = values["architecture"] == HeadConfig.architecture
+    return HeadConfig(**values) if is_head else ModelConfig.from_dict(values)
 
-    Its card is `model.card`; `dtype` is the compute type. Raises
-    `InputError` for an unknown name, `CheckpointError` where the weights do not fit the config: its
-    text is a diff of names.
+
+def read_origin(path: str | Path) -> dict[str, Any]:
+    """What was noted of the file that the checkpoint was converted from; empty if it was not."""
+    return _read_json(path).get("origin", {})
+
+
+def _read_json(path: str | Path) -> dict[str, Any]:
+    try:
+        values = json.loads((Path(path) / "config.json").read_text())
+        version = values["format_version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint directory: {error}") from error
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format {version}, this version reads format {FORMAT_VERSION}"
+        )
+    return values
+
+
+def network(config: Config, *, dtype: DTypeLike = np.float32) -> CellViT | CellClassifier:
+    """The network of a config, without values: an abstract tree of shapes and types."""
+    kind: Any = CellClassifier if isinstance(config, HeadConfig) else CellViT
+    return nnx.eval_shape(lambda: kind(config, dtype=dtype, rngs=nnx.Rngs(0)))
+
+
+def load(path: str | Path, *, dtype: DTypeLike = np.float32) -> Any:
+    """The network at `path`, a folder or a bundled model's name, ready for inference.
+
+    It is a `CellViT`, or a `CellClassifier` where the folder holds a classifier head. Its card is
+    `model.card`; `dtype` is the compute type. Raises `InputError` for an unknown name,
+    `CheckpointError` where the weights do not fit the config: its text is a diff of names.
     """
     path = zoo.find(path)
     config, card = read_config(path)
-    model = nnx.eval_shape(lambda: CellViT(config, dtype=dtype, rngs=nnx.Rngs(0)))
+    model = network(config, dtype=dtype)
     abstract = _on_one_device(nnx.to_pure_dict(nnx.state(model, WEIGHTS)))
     weights = load_weights(path.resolve() / "weights", abstract)
     nnx.update(model, weights)
     _drop_random_streams(model)
     model.card = card
-    return nnx.view(model, deterministic=True, use_running_average=True)
+    return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
 
 
 def _on_one_device(abstract: Any) -> Any:
@@ -85,7 +119,7 @@ def _on_one_device(abstract: Any) -> Any:
     )
 
 
-def _drop_random_streams(model: CellViT) -> None:
+def _drop_random_streams(model: nnx.Module) -> None:
     """Dropout's streams are still abstract after loading, and inference has no use for them."""
     for _, module in nnx.iter_modules(model):
         if isinstance(module, nnx.Dropout):
@@ -94,17 +128,28 @@ def _drop_random_streams(model: CellViT) -> None:
 
 def load_weights(path: Path, abstract: Any) -> Any:
     """The stored tree, which must have exactly the names and shapes of `abstract`."""
-    try:
-        stored = ocp.metadata(path).metadata
-    except Exception as error:  # Orbax raises many kinds for a damaged or missing folder
-        raise CheckpointError(f"{path} holds no readable Orbax weights: {error}") from error
-    differences = diff(_shapes(stored), _shapes(abstract))
+    differences = diff(_shapes(_stored(path)), _shapes(abstract))
     if differences:
         raise CheckpointError(f"{path} does not fit its config:\n" + "\n".join(differences))
     try:
         return ocp.load(path, abstract)
     except Exception as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def read_types(path: str | Path) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and types of the weights of the checkpoint at `path`, by dotted name."""
+    return {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        for name, leaf in _leaves(_stored(Path(path).resolve() / "weights")).items()
+    }
+
+
+def _stored(path: Path) -> Any:
+    try:
+        return ocp.metadata(path).metadata
+    except Exception as error:  # Orbax raises many kinds for a damaged or missing folder
+        raise CheckpointError(f"{path} holds no readable Orbax weights: {error}") from error
 
 
 def diff(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> list[str]:
@@ -120,7 +165,9 @@ def diff(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) 
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(leaf.shape) for name, leaf in _leaves(tree).items()}
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): tuple(x.shape) for path, x in leaves
-    }
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}

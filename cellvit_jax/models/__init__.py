@@ -2,5 +2,6 @@
 
 from cellvit_jax.models.cellvit import CellViT
 from cellvit_jax.models.config import DecoderWidths, ModelConfig
+from cellvit_jax.models.heads import CellClassifier, HeadConfig
 
-__all__ = ["CellViT", "DecoderWidths", "ModelConfig"]
+__all__ = ["CellClassifier", "CellViT", "DecoderWidths", "HeadConfig", "ModelConfig"]
