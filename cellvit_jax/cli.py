@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from cellvit_jax.errors import CellViTError
+from cellvit_jax.errors import CellViTError, printable
 
 Export = Literal["parquet", "geojson", "json", "instances", "overlay"]
 EXPORTS: tuple[Export, ...] = ("parquet", "geojson", "json", "instances", "overlay")
@@ -57,6 +57,18 @@ def segment(
 
 
 @app.command
+def inspect(source: Annotated[Positional[str], arg(metavar="SRC")], /) -> None:
+    """Print what a checkpoint is: architecture, classes, size, and what a conversion ignores.
+
+    Args:
+        source: a model folder, the name of a bundled model, a .pth or a .safetensors file.
+    """
+    from cellvit_jax.inspection import inspect
+
+    print(inspect(source))
+
+
+@app.command
 def info() -> None:
     """Print versions, devices, bundled models and the cache folder."""
     from cellvit_jax.info import describe
@@ -79,7 +91,7 @@ def main() -> None:
             config=(FlagCreatePairsOff,),
         )
     except CellViTError as error:
-        print(f"cellvit-jax: {error}", file=sys.stderr)
+        print(f"cellvit-jax: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("cellvit-jax: stopped; what was finished is complete", file=sys.stderr)

@@ -29,3 +29,8 @@ class MissingExtraError(CellViTError):
 
     def __init__(self, package: str, extra: str):
         super().__init__(f"{package} is not installed: pip install 'cellvit-jax[{extra}]'")
+
+
+def printable(text: str) -> str:
+    """The text without what could steer a terminal: names come from files that anybody made."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
