@@ -23,7 +23,7 @@ def model_card(content: Content, config: ModelConfig) -> ModelCard:
         mean=_rgb(content, "transformations.normalize.mean"),
         std=_rgb(content, "transformations.normalize.std"),
         tile=TILES.get(config.architecture, ModelCard.tile),
-        provenance=_provenance(content),
+        provenance=provenance(content),
         citation=CITATION,
     )
 
@@ -65,6 +65,7 @@ def _rgb(content: Content, key: str) -> tuple[float, float, float]:
     return (0.5, 0.5, 0.5)
 
 
-def _provenance(content: Content) -> str:
+def provenance(content: Content) -> str:
+    """Where converted weights come from, in a sentence."""
     epoch = "" if content.epoch is None else f", epoch {content.epoch}"
     return f"Converted from a PyTorch checkpoint ({content.arch or 'a bare state dict'}{epoch})."

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cellvit_jax.errors import CheckpointError
+from cellvit_jax.safetensors_files import is_safetensors, read_safetensors
 from cellvit_jax.torch_files import read_torch
 
 MAX_BLOCKS = 256
@@ -30,8 +31,11 @@ class Content:
 
     @classmethod
     def read(cls, path: str | Path) -> "Content":
-        """The content of a `.pth` file. Raises `CheckpointError` if it holds no state dict."""
-        checkpoint = read_torch(path)
+        """The content of a `.pth` or `.safetensors` file, whatever its name.
+
+        Raises `CheckpointError` if it holds no state dict.
+        """
+        checkpoint: Any = read_safetensors(path) if is_safetensors(path) else read_torch(path)
         found = checkpoint if isinstance(checkpoint, dict) else {}
         tensors = found.get("model_state_dict", found)
         if not _is_state_dict(tensors):

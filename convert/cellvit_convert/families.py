@@ -1,30 +1,45 @@
 """The architectures that are known, one line each."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from cellvit_convert import sam, uni, virchow, vit256
+from cellvit_convert import heads, sam, uni, virchow, vit256
+from cellvit_convert.card import model_card
 from cellvit_convert.content import Content
 from cellvit_convert.rules import Rule
+from cellvit_jax.card import ModelCard
+from cellvit_jax.checkpoint import Config
 from cellvit_jax.errors import CheckpointError
-from cellvit_jax.models import ModelConfig
+from cellvit_jax.models import HeadConfig, ModelConfig
 
 
 class Family(NamedTuple):
-    """Architectures that share a table of names."""
+    """Architectures that are told apart, and measured, in one way."""
 
     name: str
     recognise: Callable[[Content], bool]
-    config: Callable[[Content], ModelConfig]
-    rules: Callable[[ModelConfig], tuple[Rule, ...]]
+    config: Callable[[Content], Any]
+    card: Callable[[Content, Any], ModelCard] = model_card
 
 
 FAMILIES = (
-    Family("CellViT-256 and generic CellViT", vit256.recognise, vit256.config, vit256.rules),
-    Family("CellViT-SAM", sam.recognise, sam.config, sam.rules),
-    Family("CellViT-UNI", uni.recognise, uni.config, uni.rules),
-    Family("CellViT-Virchow", virchow.recognise, virchow.config, uni.rules),
+    Family("CellViT-256 and generic CellViT", vit256.recognise, vit256.config),
+    Family("CellViT-SAM", sam.recognise, sam.config),
+    Family("CellViT-UNI", uni.recognise, uni.config),
+    Family("CellViT-Virchow", virchow.recognise, virchow.config),
+    Family("cell classifier heads", heads.recognise, heads.config, heads.card),
 )
+
+RULES: dict[str, Callable[[ModelConfig], tuple[Rule, ...]]] = {  # by the config's encoder
+    "vit": vit256.rules,
+    "sam": sam.rules,
+    "dinov2": uni.rules,
+}
+
+
+def rules(config: Config) -> tuple[Rule, ...]:
+    """The table of names of an architecture, for both directions."""
+    return heads.RULES if isinstance(config, HeadConfig) else RULES[config.encoder](config)
 
 
 def identify(content: Content) -> Family:

@@ -1,37 +1,16 @@
 """A PyTorch checkpoint becomes a checkpoint directory, completely or not at all."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from cellvit_convert.card import model_card
 from cellvit_convert.content import Content
-from cellvit_convert.families import identify
-from cellvit_convert.rules import fill, rename, shapes
+from cellvit_convert.conversion import Conversion, check_target
+from cellvit_convert.families import identify, rules
+from cellvit_convert.rules import Tensors, fill, rename, shapes
 from cellvit_jax import checkpoint
-from cellvit_jax.card import ModelCard
-from cellvit_jax.errors import OutputError
-from cellvit_jax.models import CellViT, ModelConfig
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """What a checkpoint was found to be, and what became of it."""
-
-    arch: str
-    config: ModelConfig
-    card: ModelCard
-    weights: nnx.State
-    ignored: list[str]
-
-    @property
-    def parameters(self) -> int:
-        """The number of trainable values."""
-        return sum(x.size for x in jax.tree.leaves(nnx.filter_state(self.weights, nnx.Param)))
 
 
 def convert(
@@ -49,10 +28,10 @@ def convert(
     where `target` exists and `overwrite` is not set, or cannot be written. Nothing is left behind.
     """
     target = Path(target)
-    if target.exists() and not (overwrite and target.is_dir()):
-        raise OutputError(f"{target} exists: choose another name or say --overwrite")
+    check_target(target, overwrite and target.is_dir())
     result = translate(Content.read(source), dtype)
-    checkpoint.save(target, result.weights, result.config, result.card)
+    origin = {"arch": result.arch, "epoch": result.epoch, "counters": result.counters}
+    checkpoint.save(target, result.weights, result.config, result.card, origin=origin)
     return result
 
 
@@ -60,8 +39,19 @@ def translate(content: Content, dtype: DTypeLike = np.float32) -> Conversion:
     """The weights of a state dict in our names and layout, with config and card."""
     family = identify(content)
     config = family.config(content)
-    model = nnx.eval_shape(lambda: CellViT(config, rngs=nnx.Rngs(0)))
-    abstract = nnx.state(model, checkpoint.WEIGHTS)
-    renamed = rename(content.tensors, family.rules(config), shapes(abstract))
-    weights = fill(abstract, renamed.tensors, dtype)
-    return Conversion(content.arch, config, model_card(content, config), weights, renamed.ignored)
+    abstract = nnx.state(checkpoint.network(config), checkpoint.WEIGHTS)
+    renamed = rename(content.tensors, rules(config), shapes(abstract))
+    return Conversion(
+        content.arch,
+        content.epoch,
+        config,
+        family.card(content, config),
+        fill(abstract, renamed.tensors, dtype),
+        renamed.ignored,
+        _counters({key: content.tensors[key] for key in renamed.ignored}),
+    )
+
+
+def _counters(tensors: Tensors) -> dict[str, int]:
+    whole = {key: t for key, t in tensors.items() if t.ndim == 0 and t.dtype.kind == "i"}
+    return {key: int(tensor) for key, tensor in whole.items()}

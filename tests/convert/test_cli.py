@@ -76,7 +76,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, capsys, content: bytes) -
 
 def test_missing_files_and_folders(tmp_path: Path, capsys) -> None:
     assert "is not there" in failure(capsys, tmp_path / "x.pth", tmp_path / "out")
-    assert "is a folder" in failure(capsys, tmp_path, tmp_path / "out")
+    assert "not a checkpoint directory" in failure(capsys, tmp_path, tmp_path / "out")
     assert not any(tmp_path.iterdir())
 
 

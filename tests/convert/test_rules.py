@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cellvit_convert.families import identify
+from cellvit_convert.families import rules as rules_of
 from cellvit_convert.pytorch_to_orbax import Content, translate
 from cellvit_convert.rules import CONV, LINEAR, UPSAMPLE, Parameter, Rule, find, rename
 from cellvit_jax.errors import CheckpointError
@@ -74,8 +75,7 @@ def test_missing_surplus_and_shape_in_one_error() -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_every_key_of_the_published_models_has_one_rule(model: str) -> None:
     content = Content(zeros(model), config=GENERIC if model == "cellvit-generic-d192" else {})
-    family = identify(content)
-    rules = family.rules(family.config(content))
+    rules = rules_of(identify(content).config(content))
     names = [find(key, rules) for key in content.tensors]
     written = [parameter.name for parameter in names if parameter]
     assert len(set(written)) == len(written)

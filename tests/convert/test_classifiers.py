@@ -1,0 +1,73 @@
+"""Classifier heads from `.pth` to a checkpoint and back; the trained ones of CellViT++."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import cellvit_jax as cj
+from cellvit_convert.cli import main
+from cellvit_jax.errors import InputError
+from cellvit_jax.inference.segment import predictor_of
+from cellvit_jax.models import CellClassifier, HeadConfig
+from cellvit_jax.torch_files import read_torch
+from tests.convert.archives import write_archive
+from tests.parity.synthetic import draw
+from tests.shared import shared
+
+SHAPES = {"fc1.weight": (6, 10), "fc1.bias": (6,), "fc2.weight": (2, 6), "fc2.bias": (2,)}
+TRAINED = ("consep", "lizard", "ocelot", "panoptils")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    state = {key: draw(key, shape, "float32") for key, shape in SHAPES.items()}
+    config = {"data.label_map.1": "Tumour", "model.hidden_dim": 6}
+    value = {"arch": "LinearClassifier", "epoch": 4, "model_state_dict": state, "config": config}
+    return write_archive(tmp_path / "x.pth", value)
+
+
+def test_a_head_is_a_checkpoint_too(source: Path, tmp_path: Path, capsys) -> None:
+    assert main([str(source), str(tmp_path / "head")]) == 0
+    assert "cell_classifier (arch: LinearClassifier)" in capsys.readouterr().out
+    head = cj.load(tmp_path / "head")
+    assert isinstance(head, CellClassifier)
+    assert head.config == HeadConfig(token_dim=10, hidden_dim=6, num_classes=2)
+    # logit i is of class i + 1: the background has none
+    assert [c.name for c in head.card.classes] == ["Background", "class 1", "Tumour"]
+    assert head(np.ones((3, 10))).shape == (3, 2)
+
+
+def test_a_round_trip_is_exact(source: Path, tmp_path: Path) -> None:
+    assert main([str(source), str(tmp_path / "head")]) == 0
+    assert main([str(tmp_path / "head"), str(tmp_path / "y.pth")]) == 0
+    first, second = read_torch(source), read_torch(tmp_path / "y.pth")
+    assert (second["arch"], second["epoch"]) == (first["arch"], first["epoch"])
+    assert second["config"]["data.label_map.1"] == "Tumour"
+    assert list(second["model_state_dict"]) == list(SHAPES)
+    for key, tensor in first["model_state_dict"].items():
+        np.testing.assert_array_equal(second["model_state_dict"][key], tensor)
+
+
+def test_a_head_is_no_network_for_segmentation(source: Path, tmp_path: Path) -> None:
+    assert main([str(source), str(tmp_path / "head")]) == 0
+    with pytest.raises(InputError, match="is a cell classifier head"):
+        predictor_of(cj.load(tmp_path / "head"))
+
+
+def test_another_layer_is_a_diff(source: Path, tmp_path: Path, capsys) -> None:
+    state = dict(read_torch(source)["model_state_dict"]) | {"fc3.bias": np.ones(2)}
+    path = write_archive(tmp_path / "y.pth", state)
+    assert main([str(path), str(tmp_path / "head")]) == 2
+    assert "? fc3.bias: no rule" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_trained_heads_give_the_recorded_logits(name: str, tmp_path: Path) -> None:
+    source = shared(f"data/classifiers/sam-h/{name}.pth")
+    record = np.load(shared(f"reference/classifiers/{name}.npz"))
+    assert main([str(source), str(tmp_path / "head")]) == 0
+    with jax.default_matmul_precision("highest"):
+        found = np.asarray(cj.load(tmp_path / "head")(record["tokens"]))
+    assert np.abs(found - record["logits"]).max() <= 1e-5 * np.abs(record["logits"]).max()
