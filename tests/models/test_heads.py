@@ -15,7 +15,11 @@ def test_logits_are_those_of_two_layers_around_a_relu():
     head = CellClassifier(CONFIG, rngs=nnx.Rngs(0))
     tokens = noise(2, 5, 12)
     logits = head(tokens)
-    (w1, b1), (w2, b2) = ((f.kernel[...], f.bias[...]) for f in (head.fc1, head.fc2))
+    w1, b1, w2, b2 = (
+        np.asarray(variable[...])
+        for layer in (head.fc1, head.fc2)
+        for variable in (layer.kernel, layer.bias)
+    )
     expected = np.maximum(np.asarray(tokens) @ w1 + b1, 0) @ w2 + b2
     assert (logits.shape, logits.dtype) == ((2, 5, 3), jnp.float32)
     np.testing.assert_allclose(logits, expected, atol=1e-5)
