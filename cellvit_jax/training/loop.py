@@ -37,12 +37,9 @@ def train(
     run = Path(run).resolve()
     run.mkdir(parents=True, exist_ok=True)
     graphdef, state = _new_state(config, recipe)
-    saved = ocp.training.save_decision_policies.FixedIntervalPolicy(recipe.save_every)
     kept = ocp.training.preservation_policies.LatestN(2)
     with (
-        ocp.training.Checkpointer(
-            run / "state", save_decision_policy=saved, preservation_policy=kept
-        ) as states,
+        ocp.training.Checkpointer(run / "state", preservation_policy=kept) as states,
         (run / "log.jsonl").open("a+") as log,
         Progress() as progress,
     ):
@@ -56,7 +53,8 @@ def train(
         stream, pending = batches(start), None
         for index in range(start, recipe.steps):
             state, metrics = step(state, next(stream))
-            states.save_async(index + 1, state)  # at the policy's steps only
+            if (index + 1) % recipe.save_every == 0 or index + 1 == recipe.steps:
+                states.save_async(index + 1, state, force=True)
             # read the metrics of the step before, so that the device never waits for the host
             if pending:
                 _report(log, *pending)
@@ -64,7 +62,6 @@ def train(
             progress.advance(task)
         if pending:
             _report(log, *pending)
-            states.save_async(recipe.steps, state, force=True, overwrite=True)
     model, _ = nnx.merge(graphdef, state)
     checkpoint.save(run / "last", nnx.state(model, checkpoint.WEIGHTS), config, card)
 
