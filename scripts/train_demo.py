@@ -36,7 +36,7 @@ CARD = ModelCard(
 )
 
 
-def main(data: Path, run: Path, steps: int = 5000) -> None:
+def main(data: Path, run: Path, steps: int = 3700) -> None:
     """Train, or resume; `steps` may change between the two."""
     cv2.setNumThreads(1)
     consep = read_folder(data / "consep" / "train", MERGED)

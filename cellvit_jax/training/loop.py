@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
@@ -18,6 +19,7 @@ from cellvit_jax.card import ModelCard
 from cellvit_jax.data.pipeline import Batch
 from cellvit_jax.errors import CellViTError
 from cellvit_jax.models import CellViT, ModelConfig
+from cellvit_jax.training.calibrate import calibrate
 from cellvit_jax.training.recipes import Recipe
 from cellvit_jax.training.step import make_step
 
@@ -63,6 +65,7 @@ def train(
         if pending:
             _report(log, *pending)
     model, _ = nnx.merge(graphdef, state)
+    calibrate(model, recipe.objective, islice(batches(recipe.steps), recipe.calibration_batches))
     checkpoint.save(run / "last", nnx.state(model, checkpoint.WEIGHTS), config, card)
 
 

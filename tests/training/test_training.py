@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+from itertools import islice
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
-from tests.networks import CARD, small_config
+from tests.networks import CARD, make, small_config
 from tests.training_data.fields import field
 
 pytest.importorskip("grain")
@@ -16,13 +17,19 @@ pytest.importorskip("grain")
 from cellvit_jax import checkpoint
 from cellvit_jax.data.pipeline import RandomTile, batches
 from cellvit_jax.errors import CellViTError
+from cellvit_jax.training.calibrate import calibrate
 from cellvit_jax.training.loop import train
 from cellvit_jax.training.objective import Objective
 from cellvit_jax.training.recipes import Recipe
 
 CONFIG = small_config(shared_trunk=True, num_tissues=0)
 RECIPE = Recipe(
-    steps=6, batch_size=2, objective=Objective(double_softmax=False), warmup_steps=2, save_every=2
+    steps=6,
+    batch_size=2,
+    objective=Objective(double_softmax=False),
+    warmup_steps=2,
+    save_every=2,
+    calibration_batches=3,
 )
 
 
@@ -87,6 +94,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
     with pytest.raises(CellViTError, match="nan at step 0"):
         train(tmp_path, CONFIG, CARD, RECIPE, broken)
+
+
+def test_final_batch_statistics_are_the_mean_over_batches():
+    model = make(CONFIG)
+    head = list(islice(stream(), 3))
+    first = model.skip_paths.level0.layers[0]
+    features = [first.conv(RECIPE.objective.normalise(batch["image"])) for batch in head]
+    calibrate(model, RECIPE.objective, head)
+    expected = np.mean([feature.mean((0, 1, 2)) for feature in features], axis=0)
+    np.testing.assert_allclose(first.norm.mean[...], expected, atol=1e-5)
 
 
 def test_one_batch_can_be_learnt(tmp_path):
