@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from cellvit_jax import zoo
 from cellvit_jax.errors import CellViTError, printable
 
 Export = Literal["parquet", "geojson", "json", "instances", "overlay"]
-EXPORTS: tuple[Export, ...] = ("parquet", "geojson", "json", "instances", "overlay")
+EXPORTS: tuple[Export, ...] = get_args(Export)
 
 app = tyro.extras.SubcommandApp()
 
@@ -23,7 +24,7 @@ def segment(
     images: Annotated[Positional[list[Path]], arg(metavar="IMAGE [IMAGE ...]")],
     /,
     out: Path,
-    model: str = "cellvit-tiny-consep",
+    model: str = zoo.DEFAULT,
     mpp: float | None = None,
     export: tuple[Export, ...] = EXPORTS,
     batch_size: int | None = None,
