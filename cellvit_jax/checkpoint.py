@@ -1,14 +1,15 @@
 """A checkpoint is a directory: Orbax weights, and the config that rebuilds the model.
 
-DIR/config.json    format_version, model (ModelConfig), card (ModelCard), perhaps origin
-DIR/weights/       parameters and batch statistics, as a nested dictionary
+DIR/config.json    format_version, model (its config), card (ModelCard), perhaps origin
+DIR/weights/       parameters, batch statistics and constants, as a nested dictionary
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,11 +21,35 @@ from cellvit_jax import zoo
 from cellvit_jax.card import ModelCard
 from cellvit_jax.errors import CheckpointError, InputError, OutputError
 from cellvit_jax.files import replacing_directory
-from cellvit_jax.models import CellClassifier, CellViT, HeadConfig, ModelConfig
+from cellvit_jax.models import (
+    CellClassifier,
+    CellViT,
+    HeadConfig,
+    ModelConfig,
+    Sam,
+    SamConfig,
+)
+from cellvit_jax.models.prompt_encoder import Constant
 
 FORMAT_VERSION = 1
-WEIGHTS = (nnx.Param, nnx.BatchStat)  # what is stored; random streams and the like are not
-Config = ModelConfig | HeadConfig
+# what is stored; random streams and the like are not
+WEIGHTS = (nnx.Param, nnx.BatchStat, Constant)
+Config = ModelConfig | HeadConfig | SamConfig
+
+
+class Kind(NamedTuple):
+    """Checkpoints whose architecture has that pattern: what rebuilds them, and what they become."""
+
+    architecture: str
+    config: Any
+    network: Any
+
+
+KINDS = (
+    Kind(HeadConfig.architecture, HeadConfig, CellClassifier),
+    Kind(r"sam(_med2d)?(_[blh])?", SamConfig, Sam),
+    Kind(r".*", ModelConfig, CellViT),
+)
 
 
 def save(
@@ -66,8 +91,8 @@ def read_config(path: str | Path) -> tuple[Config, ModelCard]:
 
 
 def _config(values: dict[str, Any]) -> Config:
-    is_head = values["architecture"] == HeadConfig.architecture
-    return HeadConfig(**values) if is_head else ModelConfig.from_dict(values)
+    kinds = (kind for kind in KINDS if re.fullmatch(kind.architecture, values["architecture"]))
+    return next(kinds).config.from_dict(values)
 
 
 def read_origin(path: str | Path) -> dict[str, Any]:
@@ -88,16 +113,16 @@ def _read_json(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def network(config: Config, *, dtype: DTypeLike = np.float32) -> CellViT | CellClassifier:
+def network(config: Config, *, dtype: DTypeLike = np.float32) -> Any:
     """The network of a config, without values: an abstract tree of shapes and types."""
-    kind: Any = CellClassifier if isinstance(config, HeadConfig) else CellViT
-    return nnx.eval_shape(lambda: kind(config, dtype=dtype, rngs=nnx.Rngs(0)))
+    kind = next(kind for kind in KINDS if kind.config is type(config))
+    return nnx.eval_shape(lambda: kind.network(config, dtype=dtype, rngs=nnx.Rngs(0)))
 
 
 def load(path: str | Path, *, dtype: DTypeLike = np.float32) -> Any:
     """The network at `path`, a folder or a bundled model's name, ready for inference.
 
-    It is a `CellViT`, or a `CellClassifier` where the folder holds a classifier head. Its card is
+    It is a `CellViT`, or a `CellClassifier` or `Sam` where the folder holds one. Its card is
     `model.card`; `dtype` is the compute type. Raises `InputError` for an unknown name,
     `CheckpointError` where the weights do not fit the config: its text is a diff of names.
     """

@@ -37,7 +37,7 @@ class Summary:
         kinds = Counter(key.rpartition(".")[2] for key in self.ignored)
         lines = {
             "architecture": f"{self.config.architecture} (arch: {self.arch or 'not given'})",
-            "classes": ", ".join(c.name for c in self.card.classes[1:]),
+            "classes": ", ".join(c.name for c in self.card.classes[1:]) or "none",
             "tissues": ", ".join(self.card.tissues) or "none",
             "parameters": f"{self.parameters / 1e6:.1f} million",
             "dtype": ", ".join(self.dtypes),

@@ -1,13 +1,17 @@
 """A network small enough to test with: every part of a CellViT, in few channels."""
 
-from functools import partial
+import math
+import zlib
+from functools import cache, partial
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from cellvit_jax import checkpoint
 from cellvit_jax.card import ModelCard, cell_classes
-from cellvit_jax.models import CellViT, DecoderWidths, ModelConfig
+from cellvit_jax.models import CellViT, DecoderWidths, ModelConfig, Sam, SamConfig
 
 CARD = ModelCard(cell_classes("Round", "Long"), tissues=("Colon", "Skin", "Lung"), tile=64)
 
@@ -49,4 +53,45 @@ def save_small(path, card: ModelCard = CARD, **fields) -> CellViT:
     config = small_config(**fields)
     model = make(config)
     checkpoint.save(path, nnx.state(model, checkpoint.WEIGHTS), config, card)
+    return model
+
+
+SAM_CARD = ModelCard(cell_classes(), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), tile=64)
+
+
+def small_sam_config(**fields) -> SamConfig:
+    """A SAM for images of 64 pixels; of what is published, only the encoder is small."""
+    values = {
+        "architecture": "sam",
+        "embed_dim": 32,
+        "depth": 2,
+        "num_heads": 2,
+        "global_layers": (2,),
+        "position_grid": 4,
+        "window_size": 3,
+    }
+    return SamConfig(**(values | fields))
+
+
+@cache
+def small_sam(**fields) -> Sam:
+    """A network ready for inference, quicker to fill than to initialise."""
+    model = nnx.eval_shape(lambda: Sam(small_sam_config(**fields), rngs=nnx.Rngs(0)))
+    nnx.update(model, nnx.map_state(fill, nnx.state(model)))
+    model.card = SAM_CARD
+    return nnx.view(model, deterministic=True)
+
+
+def fill(path: tuple, variable: nnx.Variable) -> nnx.Variable:
+    rng = np.random.default_rng(zlib.crc32(str(path).encode()))
+    values = rng.standard_normal(variable.shape, np.float32)
+    if path[-1] == "kernel":
+        values /= math.sqrt(math.prod(variable.shape[:-1]))
+    return variable.replace(jnp.asarray(values + (path[-1] == "scale")))
+
+
+def save_small_sam(path, **fields) -> Sam:
+    """Write a checkpoint of a small SAM and return the network."""
+    model = small_sam(**fields)
+    checkpoint.save(path, nnx.state(model, checkpoint.WEIGHTS), model.config, SAM_CARD)
     return model

@@ -3,5 +3,15 @@
 from cellvit_jax.models.cellvit import CellViT
 from cellvit_jax.models.config import DecoderWidths, ModelConfig
 from cellvit_jax.models.heads import CellClassifier, HeadConfig
+from cellvit_jax.models.sam import Sam
+from cellvit_jax.models.sam_config import SamConfig
 
-__all__ = ["CellClassifier", "CellViT", "DecoderWidths", "HeadConfig", "ModelConfig"]
+__all__ = [
+    "CellClassifier",
+    "CellViT",
+    "DecoderWidths",
+    "HeadConfig",
+    "ModelConfig",
+    "Sam",
+    "SamConfig",
+]

@@ -49,9 +49,10 @@ class ModelConfig:
 
     `encoder` is "vit" (HIPT and generic), "sam" (Segment Anything) or "dinov2" (UNI, Virchow). Of
     the fields for one of them, SAM's blocks attend inside windows of `window_size` tokens, except
-    the `global_layers`, counted from 1. Of DINOv2's, `gate` ("gelu" or "silu", None for a plain
-    MLP) is the activation that gates the MLP, `num_registers` the number of register tokens, and
-    with `any_size` images that are no multiple of the patch are averaged down to one.
+    the `global_layers`, counted from 1; with `adapters` they have SAM-Med2D's. Of DINOv2's, `gate`
+    ("gelu" or "silu", None for a plain MLP) is the activation that gates the MLP, `num_registers`
+    the number of register tokens, and with `any_size` images that are no multiple of the patch are
+    averaged down to one.
     """
 
     architecture: str
@@ -73,6 +74,7 @@ class ModelConfig:
     encoder: str = "vit"
     window_size: int = 14
     global_layers: tuple[int, ...] = ()
+    adapters: bool = False
     gate: str | None = None
     num_registers: int = 0
     any_size: bool = False

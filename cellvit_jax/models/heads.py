@@ -31,6 +31,11 @@ class HeadConfig:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> HeadConfig:
+        """The inverse of `to_dict`."""
+        return cls(**values)
+
 
 class CellClassifier(nnx.Module):
     """Two linear layers around a ReLU.

@@ -11,9 +11,12 @@ from jax.typing import DTypeLike
 
 from cellvit_jax.errors import InputError
 from cellvit_jax.models.config import ModelConfig
+from cellvit_jax.models.sam_config import SamConfig
 from cellvit_jax.models.vit import Encoded, Mlp, drop_path, dropout, layer_norm
 
 NECK_WIDTH = 256
+
+Config = ModelConfig | SamConfig
 
 
 class Attention(nnx.Module):
@@ -22,7 +25,7 @@ class Attention(nnx.Module):
     The tables hold an embedding for each of the 2·side − 1 distances of a grid with that side.
     """
 
-    def __init__(self, config: ModelConfig, side: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, config: Config, side: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         dim, table = config.embed_dim, (2 * side - 1, config.embed_dim // config.num_heads)
         self.num_heads = config.num_heads
         self.qkv = nnx.Linear(dim, 3 * dim, dtype=dtype, rngs=rngs)
@@ -89,12 +92,67 @@ def from_windows(windows: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return x.reshape(b, rows * side, columns * side, d)[:, :h, :w]
 
 
+class Doubling(nnx.Module):
+    """4×4 transposed convolution of stride 2 and padding 1, without bias: twice as many rows.
+
+    out[2y + k - 1] sums in[y] @ kernel[:, k], along columns alike. One product, then neighbours
+    overlap: a dilated convolution would copy its kernel, and multiply by zeros for the most part.
+    """
+
+    def __init__(self, dim: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        init = nnx.initializers.lecun_normal(in_axis=0, out_axis=(1, 2, 3))
+        self.dtype = dtype
+        self.kernel = nnx.Param(init(rngs.params(), (dim, 4, 4, dim)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.kernel[...].astype(self.dtype)
+        products = x.astype(self.dtype) @ kernel.reshape(len(kernel), -1)
+        # tap k = 2·s + a falls on pixel a of the pair that lies s further down, or to the right
+        taps = rearrange(products, "b h w (s a t c d) -> s t b h w a c d", s=2, a=2, t=2, c=2)
+        left, right = (
+            shifted(t, 0, axis=1) + shifted(u, 1, axis=1) for t, u in taps.swapaxes(0, 1)
+        )
+        pairs = shifted(left, 0, axis=2) + shifted(right, 1, axis=2)
+        return rearrange(pairs, "b h w a c d -> b (h a) (w c) d")[:, 1:-1, 1:-1]
+
+
+def shifted(x: jax.Array, by: int, *, axis: int) -> jax.Array:
+    """The array one longer along an axis: with a zero behind it (0), or before it (1)."""
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (by, 1 - by)
+    return jnp.pad(x, padding)
+
+
+class Adapter(nnx.Module):
+    """SAM-Med2D's addition to a block (Cheng et al. 2023): channels weighed, then space seen.
+
+    Takes grids with an even number of rows and columns.
+    """
+
+    def __init__(self, config: Config, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        dim = config.embed_dim
+        kwargs = {"use_bias": False, "dtype": dtype, "rngs": rngs}
+        self.squeeze = nnx.Linear(dim, dim // 4, **kwargs)
+        self.excite = nnx.Linear(dim // 4, dim, **kwargs)
+        self.down = nnx.Conv(dim, dim, (3, 3), 2, padding=1, **kwargs)
+        self.up = Doubling(dim, dtype=dtype, rngs=rngs)
+        self.norm = nnx.LayerNorm(
+            dim, epsilon=1e-5, use_fast_variance=False, dtype=jnp.float32, rngs=rngs
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        weights = self.excite(jax.nn.relu(self.squeeze(x.mean((1, 2), keepdims=True))))
+        weighed = x * jax.nn.sigmoid(weights.astype(x.dtype))
+        seen = jax.nn.relu(self.up(jax.nn.relu(self.down(weighed))))
+        return self.norm(x + seen.astype(x.dtype))
+
+
 class Block(nnx.Module):
     """Pre-norm block on a grid; `window` is the side of its windows, None for the whole grid."""
 
     def __init__(
         self,
-        config: ModelConfig,
+        config: Config,
         window: int | None,
         drop_path_rate: float,
         *,
@@ -106,11 +164,16 @@ class Block(nnx.Module):
         self.attn = Attention(config, window or config.position_grid, dtype=dtype, rngs=rngs)
         self.norm2 = layer_norm(config.embed_dim, rngs=rngs)
         self.mlp = Mlp(config, dtype=dtype, rngs=rngs)
+        self.adapter = Adapter(config, dtype=dtype, rngs=rngs) if config.adapters else None
         self.drop_path = drop_path(drop_path_rate, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = x + self.drop_path(self.attend(self.norm1(x)).astype(x.dtype))
-        return x + self.drop_path(self.mlp(self.norm2(x)).astype(x.dtype))
+        normed = self.norm2(x)
+        change = self.mlp(normed).astype(x.dtype)
+        if self.adapter is not None:
+            change = change + self.adapter(normed)
+        return x + self.drop_path(change)
 
     def attend(self, x: jax.Array) -> jax.Array:
         """Attention inside windows, where the padding takes part as zeros."""
@@ -122,7 +185,7 @@ class Block(nnx.Module):
 class SamViT(nnx.Module):
     """Patch embedding, position embeddings, blocks, neck, tissue head; no prefix tokens."""
 
-    def __init__(self, config: ModelConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: Config, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         dim, patch = config.embed_dim, (config.patch_size, config.patch_size)
         side = config.position_grid
         normal = nnx.initializers.truncated_normal(0.02)
@@ -151,6 +214,10 @@ class SamViT(nnx.Module):
         if self.head is None:
             return Encoded(images, skips, None)
         return Encoded(images, skips, self.head(self.neck(outputs[-1]).mean((1, 2))))
+
+    def embed(self, images: jax.Array) -> jax.Array:
+        """The neck's output (B,h,w,256)."""
+        return self.neck(self.outputs(images)[-1]).astype(jnp.float32)
 
     def outputs(self, images: jax.Array) -> list[jax.Array]:
         """The outputs (B,h,w,D) of all blocks."""

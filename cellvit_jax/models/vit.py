@@ -12,6 +12,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from cellvit_jax.models.config import ModelConfig
+from cellvit_jax.models.sam_config import SamConfig
 
 
 class Encoded(NamedTuple):
@@ -60,7 +61,7 @@ class Attention(nnx.Module):
 class Mlp(nnx.Module):
     """Two linear layers around the exact (erf) GELU."""
 
-    def __init__(self, config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig | SamConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
         dim, hidden = config.embed_dim, config.mlp_width
         self.fc1 = nnx.Linear(dim, hidden, dtype=dtype, rngs=rngs)
         self.fc2 = nnx.Linear(hidden, dim, dtype=dtype, rngs=rngs)
