@@ -14,6 +14,7 @@ from cellvit_jax.safetensors_files import is_safetensors, read_safetensors
 from cellvit_jax.torch_files import read_torch
 
 MAX_BLOCKS = 256
+STATES = ("model_state_dict", "model")  # where a checkpoint may keep its state dict
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Content:
         """
         checkpoint: Any = read_safetensors(path) if is_safetensors(path) else read_torch(path)
         found = checkpoint if isinstance(checkpoint, dict) else {}
-        tensors = found.get("model_state_dict", found)
+        tensors = next((found[key] for key in STATES if key in found), found)
         if not _is_state_dict(tensors):
             what = ", ".join(map(repr, list(found)[:8])) or type(checkpoint).__name__
             raise CheckpointError(f"{path} holds no state dict of tensors, only {what}")

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cellvit_convert import heads, sam, uni, virchow, vit256
+from cellvit_convert import heads, sam, sam_whole, uni, virchow, vit256
 from cellvit_convert.card import model_card
 from cellvit_convert.content import Content
 from cellvit_convert.rules import Rule
 from cellvit_jax.card import ModelCard
 from cellvit_jax.checkpoint import Config
 from cellvit_jax.errors import CheckpointError
-from cellvit_jax.models import HeadConfig, ModelConfig
+from cellvit_jax.models import HeadConfig, ModelConfig, SamConfig
 
 
 class Family(NamedTuple):
@@ -27,6 +27,7 @@ FAMILIES = (
     Family("CellViT-SAM", sam.recognise, sam.config),
     Family("CellViT-UNI", uni.recognise, uni.config),
     Family("CellViT-Virchow", virchow.recognise, virchow.config),
+    Family("SAM and SAM-Med2D", sam_whole.recognise, sam_whole.config, sam_whole.card),
     Family("cell classifier heads", heads.recognise, heads.config, heads.card),
 )
 
@@ -39,6 +40,8 @@ RULES: dict[str, Callable[[ModelConfig], tuple[Rule, ...]]] = {  # by the config
 
 def rules(config: Config) -> tuple[Rule, ...]:
     """The table of names of an architecture, for both directions."""
+    if isinstance(config, SamConfig):
+        return sam_whole.rules(config)
     return heads.RULES if isinstance(config, HeadConfig) else RULES[config.encoder](config)
 
 

@@ -1,6 +1,9 @@
 """Cell classifier heads, the `LinearClassifier` of CellViT++."""
 
+from collections import OrderedDict
 from typing import Any
+
+import numpy as np
 
 from cellvit_convert.card import provenance
 from cellvit_convert.content import Content
@@ -50,4 +53,19 @@ def flat_config(config: HeadConfig, card: ModelCard) -> dict[str, Any]:
         "training.drop_rate": config.drop_rate,
         "training.mixed_precision": False,
         **{f"{LABEL}{i}": cell.name for i, cell in enumerate(card.classes[1:])},
+    }
+
+
+def value(
+    state: OrderedDict[str, np.ndarray],
+    config: HeadConfig,
+    card: ModelCard,
+    origin: dict[str, Any],
+) -> dict[str, Any]:
+    """What the file of a network holds."""
+    return {
+        "arch": arch(config),
+        "epoch": origin.get("epoch"),
+        "model_state_dict": state,
+        "config": flat_config(config, card),
     }

@@ -8,14 +8,17 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from cellvit_convert import heads, originals
+from cellvit_convert import heads, originals, sam_whole
 from cellvit_convert.conversion import Conversion, check_target
 from cellvit_convert.families import rules
 from cellvit_convert.rules import restore
 from cellvit_jax import checkpoint
 from cellvit_jax.files import atomic_open
-from cellvit_jax.models import HeadConfig
+from cellvit_jax.models import HeadConfig, SamConfig
 from cellvit_jax.torch_save import write_torch
+
+# what knows how the original code builds and stores a network, for other configs than a CellViT's
+ORIGINALS: dict[type, Any] = {HeadConfig: heads, SamConfig: sam_whole}
 
 
 def convert(
@@ -27,7 +30,7 @@ def convert(
 ) -> Conversion:
     """Read a checkpoint directory and write the `.pth` file `target`.
 
-    `dtype` is the type of the parameters in the file; batch statistics are in float32. Raises
+    `dtype` is the type of the parameters in the file; all else is in float32. Raises
     `CheckpointError` for a directory that is damaged, or holds a network that the original code
     cannot build, and `OutputError` where `target` exists and `overwrite` is not set, or cannot be
     written. Nothing is left behind.
@@ -36,23 +39,18 @@ def convert(
     check_target(target, overwrite and target.is_file())
     config, card = checkpoint.read_config(source)
     origin = checkpoint.read_origin(source)
-    original: Any = heads if isinstance(config, HeadConfig) else originals
+    original = ORIGINALS.get(type(config), originals)
     arch = original.arch(config)
     weights = nnx.state(checkpoint.load(source), checkpoint.WEIGHTS)
     counters = origin.get("counters", {})
-    value = {
-        "arch": arch,
-        "epoch": origin.get("epoch"),
-        "model_state_dict": OrderedDict(restore(_arrays(weights, dtype), rules(config), counters)),
-        "config": original.flat_config(config, card),
-    }
+    state = OrderedDict(restore(_arrays(weights, dtype), rules(config), counters))
     with atomic_open(target) as file:
-        write_torch(file, value)
+        write_torch(file, original.value(state, config, card, origin))
     return Conversion(arch, origin.get("epoch"), config, card, weights)
 
 
 def _arrays(weights: nnx.State, dtype: DTypeLike) -> dict[str, np.ndarray]:
-    """Our dotted names and arrays: parameters of `dtype`, statistics of float32."""
+    """Our dotted names and arrays: parameters of `dtype`, all else of float32."""
     return {
         ".".join(map(str, path)): np.asarray(
             variable[...], dtype if isinstance(variable, nnx.Param) else np.float32

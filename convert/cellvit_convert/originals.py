@@ -1,8 +1,11 @@
 """What the original code can build, and how its checkpoints say so."""
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from cellvit_jax.card import ModelCard
 from cellvit_jax.errors import CheckpointError
@@ -89,4 +92,19 @@ def flat_config(config: ModelConfig, card: ModelCard) -> dict[str, Any]:
         "transformations.normalize.std": list(card.std),
         **{f"dataset_config.nuclei_types.{c.name}": i for i, c in enumerate(card.classes)},
         **{f"dataset_config.tissue_types.{name}": i for i, name in enumerate(card.tissues)},
+    }
+
+
+def value(
+    state: OrderedDict[str, np.ndarray],
+    config: ModelConfig,
+    card: ModelCard,
+    origin: dict[str, Any],
+) -> dict[str, Any]:
+    """What the file of a network holds."""
+    return {
+        "arch": arch(config),
+        "epoch": origin.get("epoch"),
+        "model_state_dict": state,
+        "config": flat_config(config, card),
     }

@@ -32,6 +32,8 @@ Layout = Mapping[str, Parameter | None]  # None: a counter, of no use here
 LINEAR: Layout = {"weight": Parameter("kernel", (1, 0)), "bias": Parameter("bias")}
 CONV: Layout = {"weight": Parameter("kernel", (2, 3, 1, 0)), "bias": Parameter("bias")}
 UPSAMPLE: Layout = {"weight": Parameter("kernel", (2, 3, 0, 1)), "bias": Parameter("bias")}
+DOUBLING: Layout = {"weight": Parameter("kernel", (0, 2, 3, 1))}
+EMBEDDING: Layout = {"weight": Parameter("embedding")}
 LAYER_NORM: Layout = {"weight": Parameter("scale"), "bias": Parameter("bias")}
 BATCH_NORM: Layout = {
     **LAYER_NORM,

@@ -4,7 +4,7 @@ from collections import Counter
 
 from cellvit_convert import decoder, encoder
 from cellvit_convert.content import Content
-from cellvit_convert.rules import CONV, LAYER_NORM, LINEAR, Parameter, Rule, same
+from cellvit_convert.rules import CONV, DOUBLING, LAYER_NORM, LINEAR, Parameter, Rule, same
 from cellvit_jax.models import ModelConfig
 
 POSITIONS = {"pos_embed": Parameter("pos_embed")}
@@ -25,6 +25,11 @@ ENCODER = (
     same("encoder.blocks.*.norm2", LAYER_NORM),
     Rule("encoder.blocks.*.mlp.lin1", "encoder.blocks.*.mlp.fc1", LINEAR),
     Rule("encoder.blocks.*.mlp.lin2", "encoder.blocks.*.mlp.fc2", LINEAR),
+    Rule("encoder.blocks.*.Adapter.norm", "encoder.blocks.*.adapter.norm", LAYER_NORM),
+    Rule("encoder.blocks.*.Adapter.channel.0", "encoder.blocks.*.adapter.squeeze", LINEAR),
+    Rule("encoder.blocks.*.Adapter.channel.2", "encoder.blocks.*.adapter.excite", LINEAR),
+    Rule("encoder.blocks.*.Adapter.spatial.0", "encoder.blocks.*.adapter.down", CONV),
+    Rule("encoder.blocks.*.Adapter.spatial.2", "encoder.blocks.*.adapter.up", DOUBLING),
     Rule("encoder.neck.0", "encoder.neck.layers.0", CONV),
     Rule("encoder.neck.1", "encoder.neck.layers.1", LAYER_NORM),
     Rule("encoder.neck.2", "encoder.neck.layers.2", CONV),
@@ -52,7 +57,7 @@ def config(content: Content) -> ModelConfig:
     dim = encoder.width(content)
     hidden = content.size(encoder.BLOCK + r"mlp\.lin1\.(weight|bias)", default=4 * dim)
     side = content.size(r"encoder\.pos_embed", axis=1, default=64)
-    window, global_layers = _windows(content, 2 * side - 1)
+    window, global_layers = windows(content, 2 * side - 1)
     head = content.size(encoder.BLOCK + r"attn\.rel_pos_[hw]", axis=1)
     fields = encoder.sizes(content) | {
         "encoder": "sam",
@@ -71,7 +76,7 @@ def config(content: Content) -> ModelConfig:
     )
 
 
-def _windows(content: Content, whole: int) -> tuple[int, tuple[int, ...]]:
+def windows(content: Content, whole: int) -> tuple[int, tuple[int, ...]]:
     """The windows' side, and the blocks (from 1) that have as many distances as the whole grid."""
     tables = {
         int(match[1]): tensor.shape[0]

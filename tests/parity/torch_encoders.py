@@ -12,6 +12,12 @@ State = dict[str, Tensor]
 
 
 def sam(state: State, image: Tensor, heads: int, window: int) -> tuple[list[Tensor], Tensor]:
+    outputs = sam_blocks(state, image, heads, window)
+    return outputs, linear(state, "classifier_head", sam_neck(state, outputs[-1]).mean((1, 2)))
+
+
+def sam_blocks(state: State, image: Tensor, heads: int, window: int) -> list[Tensor]:
+    """What the first block sees, and the outputs (h,w,D) of all blocks."""
     side = state["encoder.pos_embed"].shape[1]
     x = patches(state, image)
     x = x + state["encoder.pos_embed"][0, : x.shape[0], : x.shape[1]]
@@ -24,12 +30,29 @@ def sam(state: State, image: Tensor, heads: int, window: int) -> tuple[list[Tens
             x = x + windowed(block, y, heads, window)
         y = norm(block, "norm2", x)
         x = x + linear(block, "mlp.lin2", F.gelu(linear(block, "mlp.lin1", y)))
+        if "Adapter.norm.weight" in block:
+            x = x + adapter(block, y)
         outputs.append(x)
+    return outputs
+
+
+def adapter(block: State, grid: Tensor) -> Tensor:
+    """What SAM-Med2D adds to a block, of the grid (h,w,D) after its second norm."""
+    weights = F.relu(F.linear(grid.mean((0, 1)), block["Adapter.channel.0.weight"]))
+    weights = torch.sigmoid(F.linear(weights, block["Adapter.channel.2.weight"]))
+    y = (weights * grid).permute(2, 0, 1)[None]
+    y = F.relu(F.conv2d(y, block["Adapter.spatial.0.weight"], stride=2, padding=1))
+    y = F.relu(F.conv_transpose2d(y, block["Adapter.spatial.2.weight"], stride=2, padding=1))
+    weight, bias = block["Adapter.norm.weight"], block["Adapter.norm.bias"]
+    return F.layer_norm(grid + y[0].permute(1, 2, 0), grid.shape[-1:], weight, bias, 1e-5)
+
+
+def sam_neck(state: State, x: Tensor) -> Tensor:
+    """The image embedding (256,h,w) of the last block's output (h,w,D)."""
     y = F.conv2d(x.permute(2, 0, 1)[None], state["encoder.neck.0.weight"])
     y = channel_norm(state, "encoder.neck.1", y)
     y = F.conv2d(y, state["encoder.neck.2.weight"], padding=1)
-    y = channel_norm(state, "encoder.neck.3", y)
-    return outputs, linear(state, "classifier_head", y.mean((2, 3))[0])
+    return channel_norm(state, "encoder.neck.3", y)[0]
 
 
 def dinov2(state: State, image: Tensor, heads: int, patch: int) -> tuple[list[Tensor], Tensor]:
