@@ -19,7 +19,16 @@ import numpy as np
 
 from cellvit_jax.errors import CheckpointError, UnsafeFileError
 from cellvit_jax.npy_files import NUMPY
-from cellvit_jax.unpickle import CONTAINERS, Function, Stream, expect, mapped, sizes, unpickle
+from cellvit_jax.unpickle import (
+    CONTAINERS,
+    Function,
+    Namespace,
+    Stream,
+    expect,
+    mapped,
+    sizes,
+    unpickle,
+)
 
 MAX_DIRECTORY_BYTES = 4 * 2**20
 MAX_PICKLE_BYTES = 64 * 2**20
@@ -252,6 +261,9 @@ TENSORS = {
 }
 FORGET_TENSORS = dict.fromkeys(TENSORS, Function(lambda *_: None))
 
+# optimisers that were saved whole, beside a network: their fields, as plain values
+OPTIMISERS = ("adam.Adam", "adamw.AdamW", "sgd.SGD")
+
 GLOBALS = {
     **CONTAINERS,
     **NUMPY,
@@ -259,6 +271,7 @@ GLOBALS = {
     **{f"torch.{name}": np.dtype(DTYPES[dtype]) for name, dtype in STORAGES.items()},
     **{f"torch.{name}": np.dtype(dtype) for name, dtype in DTYPES.items()},
     "torch.storage.UntypedStorage": np.dtype(np.uint8),
+    **{f"torch.optim.{name}": Function(lambda: Namespace()) for name in OPTIMISERS},
     "torch.Size": Function(sizes),
     "torch.device": Function(lambda kind, *index: kind),
 }

@@ -206,6 +206,8 @@ def _run(machine: Machine, stream: Stream) -> Any:
 
 
 def _key(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return id(value)  # as torch hashes the parameters that an optimiser keeps notes of
     # Hashing a tuple recurses into it: of one that holds itself twice, sixty levels deep, forever.
     if not isinstance(value, str | int | float | bytes | None):
         raise TypeError(f"a {type(value).__name__} is used as a key")
@@ -315,9 +317,11 @@ def _fill(array: np.ndarray, shape: Any, dtype: Any, fortran: Any, data: Any) ->
 CONTAINERS = {
     "collections.OrderedDict": Function(_ordered_dict),
     "collections.Counter": Function(lambda counts: dict(expect(counts, dict))),
+    "collections.defaultdict": Function(lambda *_: {}),
     "argparse.Namespace": Function(lambda: Namespace()),
     "pathlib.PosixPath": Function(lambda *parts: "/".join(parts)),
     "_codecs.encode": Function(_encode),
+    **dict.fromkeys(("builtins.dict", "__builtin__.dict"), Function(lambda: {})),
     **dict.fromkeys(
         ("builtins.set", "__builtin__.set"),
         Function(lambda items=(): set(map(_key, items))),

@@ -407,3 +407,19 @@ def test_rare_types_of_torch_itself(tmp_path: Path, dtype: str) -> None:
     array = read_torch(tmp_path / "x.pth")["w"]
     assert array.dtype.name == dtype
     np.testing.assert_array_equal(array.astype(np.float32), values[:, 1:].to(torch.float32).numpy())
+
+
+@pytest.mark.parametrize("kind", ["Adam", "AdamW", "SGD"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_an_optimiser_saved_whole_is_read_past(tmp_path, kind, zipped):
+    """As SAM-Med2D's training saves it, with its parameters for keys."""
+    torch = pytest.importorskip("torch")
+    layer = torch.nn.Linear(3, 2)
+    optimiser = getattr(torch.optim, kind)(layer.parameters(), lr=0.5)
+    layer(torch.ones(1, 3)).sum().backward()
+    optimiser.step()
+    value = {"model": layer.state_dict(), "optimizer": optimiser}
+    torch.save(value, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    found = read_torch(tmp_path / "x.pth")
+    np.testing.assert_array_equal(found["model"]["weight"], layer.weight.detach().numpy())
+    assert found["optimizer"]["defaults"]["lr"] == 0.5
