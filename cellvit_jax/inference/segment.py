@@ -53,9 +53,10 @@ def segment(
 
 
 def predictor_of(model: CellViT, batch_size: int | None = None) -> Predictor:
-    """A predictor of a loaded model. Raises `InputError` for a head, or one that has no card."""
+    """A predictor of a loaded model. Raises `InputError` for another network, or without a card."""
     if not isinstance(model, CellViT):
-        raise InputError("this is a cell classifier head: segmentation needs a CellViT")
+        what = getattr(getattr(model, "config", model), "architecture", type(model).__name__)
+        raise InputError(f"this is a {what}: segmentation needs a CellViT")
     if model.card is None:
         raise InputError("this model has no card; use one that cellvit_jax.load returned")
     return Predictor(model, model.card, batch_size=batch_size)

@@ -52,7 +52,7 @@ def test_a_round_trip_is_exact(source: Path, tmp_path: Path) -> None:
 
 def test_a_head_is_no_network_for_segmentation(source: Path, tmp_path: Path) -> None:
     assert main([str(source), str(tmp_path / "head")]) == 0
-    with pytest.raises(InputError, match="is a cell classifier head"):
+    with pytest.raises(InputError, match="is a cell_classifier: segmentation needs"):
         predictor_of(cj.load(tmp_path / "head"))
 
 
