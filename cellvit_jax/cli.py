@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from cellvit_jax import zoo
 from cellvit_jax.errors import CellViTError, printable
@@ -52,6 +52,51 @@ def segment(
         mpp=mpp,
         export=export,
         batch_size=batch_size,
+        overwrite=overwrite,
+        quiet=quiet,
+    )
+
+
+@app.command
+def prompt(
+    image: Annotated[Positional[Path], arg(metavar="IMAGE")],
+    /,
+    model: str,
+    out: Path,
+    point: UseAppendAction[list[str]],
+    background_point: UseAppendAction[list[str]],
+    box: UseAppendAction[list[str]],
+    mask: Path | None = None,
+    refine: Path | None = None,
+    window: int | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Outline what is pointed at in an image, with SAM or SAM-Med2D.
+
+    Args:
+        image: a PNG, JPEG, TIFF or .npy file.
+        model: the folder of a SAM or SAM-Med2D (see cellvit-convert).
+        out: folder for the results; the image gets a folder of its own in it.
+        point: x,y of a pixel on the object; can be given several times.
+        background_point: x,y of a pixel that is not on the object; can be given several times.
+        box: x0,y0,x1,y1 around an object; each further box is an object of its own.
+        mask: a black and white image of a rough mask to improve.
+        refine: a folder that `segment` wrote for this image: its cells are drawn again.
+        window: with --refine, the side in pixels of what the network sees at once.
+        overwrite: replace results that are there already.
+        quiet: print nothing but errors.
+    """
+    from cellvit_jax.inference import prompting
+
+    given = prompting.Prompts.read(point, background_point, box, mask)
+    prompting.run(
+        image,
+        out,
+        model=model,
+        given=given,
+        results=refine,
+        window=window,
         overwrite=overwrite,
         quiet=quiet,
     )

@@ -38,12 +38,13 @@ def draw(cells: Cells, image: np.ndarray) -> np.ndarray:
             "an overlay is drawn on an RGB image, (H, W, 3) uint8, not on "
             f"{image.dtype} of shape {image.shape}"
         )
-    canvas, scale = _resize(image)
+    canvas, scale = fitted(image)
     _outline(cells, canvas, scale)
     return _side_by_side(canvas, _legend(cells, max(canvas.shape)))
 
 
-def _resize(image: np.ndarray) -> tuple[np.ndarray, float]:
+def fitted(image: np.ndarray) -> tuple[np.ndarray, float]:
+    """A copy of the image that people can see things in, and how much larger it is."""
     longer = max(image.shape[:2])
     scale = -(-_SMALL // longer) if longer < _SMALL else min(1.0, _LARGE / longer)
     if scale == 1:

@@ -52,7 +52,7 @@ class PromptEncoder(nnx.Module):
 
     def positions(self, points: jax.Array) -> jax.Array:
         """Sines and cosines (…,D) of random projections of points (…,2) in 0..1."""
-        # at an accelerator's default precision the phases would be off by whole radians
+        # at an accelerator's default precision the phases would be off by hundredths of a radian
         phases = jnp.matmul(2 * points - 1, self.frequencies[...], precision="highest")
         phases = 2 * math.pi * phases
         return jnp.concatenate([jnp.sin(phases), jnp.cos(phases)], axis=-1)
