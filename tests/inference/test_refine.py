@@ -170,10 +170,3 @@ def test_cells_of_another_image_are_refused():
         refine(small, CELLS, PromptPredictor(small_sam()))
     with pytest.raises(InputError, match="16 pixels or more"):
         refine(IMAGE, CELLS, PromptPredictor(small_sam()), window=8)
-
-
-def test_drawn_cells_are_their_outlines():
-    labels = drawn(CELLS, SIZE)
-    assert ((labels > 0) == discs(*CIRCLES)).mean() > 0.999
-    for row, (r0, c0, r1, c1) in enumerate(boxes(CELLS)):
-        assert labels[r0:r1, c0:c1].max() == row + 1
