@@ -3,7 +3,6 @@
 import dataclasses
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -104,51 +103,35 @@ def test_a_changed_state_dict_is_a_diff(state: State) -> None:
     ]
 
 
-@pytest.mark.parametrize("wrapped", [True, False])
-def test_a_file_and_back_is_exact(state: State, wrapped: bool, tmp_path: Path, capsys) -> None:
-    source = write_archive(tmp_path / "x.pth", {"model": state} if wrapped else state)
+def test_a_file_and_back_is_exact_and_described(state: State, tmp_path: Path) -> None:
+    source = write_archive(tmp_path / "x.pth", {"model": state} if is_med2d(state) else state)
     assert main([str(source), str(tmp_path / "sam")]) == 0
     assert main([str(tmp_path / "sam"), str(tmp_path / "y.pth")]) == 0
-    assert "vit_b" in capsys.readouterr().out
     found = read_torch(tmp_path / "y.pth")
     found = found["model"] if is_med2d(state) else found
     assert list(found) == list(state)
     for key, tensor in state.items():
         assert found[key].dtype == tensor.dtype
         assert found[key].tobytes() == tensor.tobytes(), key
+    name = "sam_med2d_b" if is_med2d(state) else "sam_b"
+    for described in map(str, (inspect(source), inspect(tmp_path / "sam"))):
+        assert f"architecture {name} (arch: not given)\nclasses      none" in described
+        assert "ignored      nothing" in described
 
 
 def test_it_loads_ready_for_prompts(state: State, tmp_path: Path) -> None:
-    assert main([str(write_archive(tmp_path / "x.pth", state)), str(tmp_path / "sam")]) == 0
+    wrapped = {"model": state, "optimizer": {"state": {}}}
+    source = write_archive(tmp_path / "x.pth", wrapped if not is_med2d(state) else state)
+    assert main([str(source), str(tmp_path / "sam"), "--dtype", "bfloat16"]) == 0
     model = cj.load(tmp_path / "sam")
     assert isinstance(model, Sam)
     assert model.config.adapters == is_med2d(state)
     assert model.card.tile == model.config.image_size == (256 if is_med2d(state) else 1024)
     np.testing.assert_allclose(np.array(model.card.mean) * 255, sam_whole.MEAN)
-    masks = jax.jit(Sam.decode)(
-        model, np.zeros((1, 4, 4, 256), np.float32), np.zeros((2, 1, 2)), np.ones((2, 1))
-    )
-    assert masks.logits.shape == (2, 16, 16, 4)
-    assert np.isfinite(masks.iou).all()
-
-
-def test_half_precision_spares_the_frequencies(state: State, tmp_path: Path) -> None:
-    source = write_archive(tmp_path / "x.pth", state)
-    assert main([str(source), str(tmp_path / "sam"), "--dtype", "bfloat16"]) == 0
-    types = {
-        name: str(leaf.dtype) for name, leaf in checkpoint.read_types(tmp_path / "sam").items()
-    }
-    assert types.pop("prompt_encoder.frequencies") == "float32"
+    stored = checkpoint.read_types(tmp_path / "sam")
+    types = {name: str(leaf.dtype) for name, leaf in stored.items()}
+    assert types.pop("prompt_encoder.frequencies") == "float32"  # half of it would be another place
     assert set(types.values()) == {"bfloat16"}
-
-
-def test_files_and_folders_are_described(state: State, tmp_path: Path) -> None:
-    source = write_archive(tmp_path / "x.pth", state)
-    assert main([str(source), str(tmp_path / "sam")]) == 0
-    name = "sam_med2d_b" if is_med2d(state) else "sam_b"
-    for found in map(str, (inspect(source), inspect(tmp_path / "sam"))):
-        assert f"architecture {name} (arch: not given)\nclasses      none" in found
-        assert "ignored      nothing" in found
 
 
 @pytest.mark.parametrize(
