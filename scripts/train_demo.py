@@ -3,7 +3,9 @@
     python scripts/train_demo.py --data HE_NUCLEI --run runs/demo
 
 HE_NUCLEI holds `consep/train` and `bbbc038/train`, each with images/, masks/ (and types/).
-Run it again to resume. The result is the checkpoint directory `RUN/last`.
+Run it again to resume. The result is the checkpoint directory `RUN/last`. The bundled weights were
+trained so twice: from random weights, and on from the result with stronger changes of colour
+(`--start-from runs/demo/last --run runs/demo-2`).
 """
 
 import dataclasses
@@ -36,8 +38,11 @@ CARD = ModelCard(
 )
 
 
-def main(data: Path, run: Path, steps: int = 3700) -> None:
-    """Train, or resume; `steps` may change between the two."""
+def main(data: Path, run: Path, steps: int = 3700, start_from: str | None = None) -> None:
+    """Train, or resume; `steps` may change between the two.
+
+    A new run begins with random weights, or with those of `start_from`: a folder or a name.
+    """
     cv2.setNumThreads(1)
     consep = read_folder(data / "consep" / "train", MERGED)
     bbbc038 = read_folder(data / "bbbc038" / "train")
@@ -46,7 +51,14 @@ def main(data: Path, run: Path, steps: int = 3700) -> None:
     recipe = dataclasses.replace(demo(), steps=steps)
     tiles = RandomTile(consep + bbbc038, np.array(shares))
     stream = partial(batches, tiles, recipe.batch_size, seed=recipe.seed)
-    train(run, ModelConfig.cellvit_tiny(), CARD, recipe, lambda start: stream(start=start))
+    train(
+        run,
+        ModelConfig.cellvit_tiny(),
+        CARD,
+        recipe,
+        lambda start: stream(start=start),
+        start_from=start_from,
+    )
 
 
 if __name__ == "__main__":

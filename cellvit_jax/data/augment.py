@@ -10,6 +10,8 @@ from cellvit_jax.data.folder import Sample
 # optical densities of haematoxylin, eosin and the residual in R, G, B (Ruifrok & Johnston 2001)
 STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]], np.float32)
 UNSTAIN = np.linalg.inv(STAINS).astype(np.float32)
+# luma and two chroma axes from R, G, B (NTSC): turning the latter changes hue alone
+YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
 def random_crop(
@@ -59,6 +61,25 @@ def random_stain(image: np.ndarray, strength: float, rng: np.random.Generator) -
     amounts += rng.uniform(-strength / 10, strength / 10, 3).astype(np.float32)
     light = rng.uniform(1 - strength / 4, 1 + strength / 4)
     return np.clip(light * 256 * np.exp(-(amounts @ STAINS)) - 1, 0, 255).astype(np.uint8)
+
+
+def random_colour(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Another hue, saturation, contrast and brightness: (H,W,3) uint8 → uint8.
+
+    At `strength` 1 hues turn by up to 0.1 of the circle, saturation goes from grey to double,
+    contrast and brightness change by up to 0.4. Scanners and laboratories differ that much.
+    """
+    angle = strength * rng.uniform(-0.2, 0.2) * np.pi
+    saturation, contrast = 1 + strength * rng.uniform([-1, -0.4], [1, 0.4])
+    brightness = 255 * strength * rng.uniform(-0.2, 0.2)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    change = np.eye(3)
+    change[1:, 1:] = saturation * turn
+    matrix = contrast * np.linalg.inv(YIQ) @ change @ YIQ
+    middle = image.mean()
+    offset = (1 - contrast) * middle + brightness
+    changed = image.astype(np.float32) @ matrix.T.astype(np.float32) + np.float32(offset)
+    return np.clip(changed, 0, 255).astype(np.uint8)
 
 
 def random_blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -24,15 +24,16 @@ Batch = dict[str, np.ndarray]
 class RandomTile(grain.transforms.RandomMap):
     """A random augmented tile of a random field.
 
-    `weights` are the fields' shares of the tiles; `zoom` the range of magnifications; `stain` the
-    strength of the stain augmentation. Element in: anything; out: `encode`'s dictionary.
+    `weights` are the fields' shares of the tiles; `zoom` the range of magnifications; `stain` and
+    `colour` the strengths of these augmentations. Element in: anything; out: `encode`'s dictionary.
     """
 
     samples: Sequence[Sample]
     weights: np.ndarray
     tile: int = 256
     zoom: tuple[float, float] = (0.75, 1.6)
-    stain: float = 0.25
+    stain: float = 0.35
+    colour: float = 0.6
 
     def random_map(self, element: object, rng: np.random.Generator) -> Batch:
         sample = self.samples[rng.choice(len(self.samples), p=self.weights)]
@@ -41,6 +42,9 @@ class RandomTile(grain.transforms.RandomMap):
         sample = augment.random_crop(sample, self.tile, zoom, rng)
         sample = augment.random_symmetry(sample, rng)
         image = augment.random_stain(sample.image, self.stain, rng)
+        # the other half of the tiles keep the colours that most slides have
+        if rng.random() < 0.5:
+            image = augment.random_colour(image, self.colour, rng)
         for change, probability in ((augment.random_blur, 0.2), (augment.random_noise, 0.2)):
             if rng.random() < probability:
                 image = change(image, rng)

@@ -30,11 +30,15 @@ def train(
     card: ModelCard,
     recipe: Recipe,
     batches: Callable[[int], Iterator[Batch]],
+    *,
+    start_from: str | Path | None = None,
 ) -> None:
     """Train for `recipe.steps`, or go on with the run in folder `run` if there is one.
 
-    `batches(step)` yields the batches from `step` on. Writes `run/log.jsonl` (a line a step),
-    `run/state/` (to resume from) and, at the end, the checkpoint directory `run/last/`.
+    `batches(step)` yields the batches from `step` on. A new run begins with random weights, or
+    with those of `start_from`, a checkpoint of the same architecture. Writes `run/log.jsonl` (a
+    line a step), `run/state/` (to resume from) and, at the end, the checkpoint directory
+    `run/last/`.
     """
     run = Path(run).resolve()
     run.mkdir(parents=True, exist_ok=True)
@@ -49,6 +53,8 @@ def train(
         if states.latest is not None:
             start = states.latest.step
             state = states.load(start, state)
+        elif start_from is not None:
+            state = _with_weights(graphdef, state, start_from)
         _forget(log, start)
         step = make_step(graphdef, recipe.objective)
         task = progress.add_task("training", total=recipe.steps, completed=start)
@@ -76,6 +82,13 @@ def _new_state(config: ModelConfig, recipe: Recipe) -> tuple[nnx.GraphDef, nnx.S
 
     graphdef, _ = nnx.split(nnx.eval_shape(make))
     return graphdef, jax.jit(lambda: nnx.state(make()))()
+
+
+def _with_weights(graphdef: nnx.GraphDef, state: nnx.State, source: str | Path) -> nnx.State:
+    """The state with the parameters and batch statistics of the checkpoint at `source`."""
+    model, optimizer = nnx.merge(graphdef, state)
+    nnx.update(model, nnx.state(checkpoint.load(source), checkpoint.WEIGHTS))
+    return nnx.state((model, optimizer))
 
 
 def _forget(log: TextIO, start: int) -> None:

@@ -82,6 +82,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one(whole, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_run_may_start_from_the_weights_of_another(whole, tmp_path):
+    run, _ = whole
+    still = dataclasses.replace(RECIPE, steps=1, learning_rate=0.0, save_every=1)
+    train(tmp_path / "next", CONFIG, CARD, still, stream, start_from=run / "last")
+    for before, after in zip(weights(run / "last"), weights(tmp_path / "next/last"), strict=True):
+        if before.ndim > 1:  # statistics are measured anew
+            np.testing.assert_array_equal(before, after)
+
+
 def test_a_finished_run_stays_as_it_is(whole):
     run, log = whole
     assert go(run) == log

@@ -41,15 +41,28 @@ def test_untyped_fields_stay_untyped():
     assert sample.types is None
 
 
-def test_no_stain_change_is_no_change():
+@pytest.mark.parametrize("change", [augment.random_stain, augment.random_colour])
+def test_no_change_of_stain_or_colour_is_no_change(change):
     image = field().image
-    difference = augment.random_stain(image, 0.0, rng()).astype(int) - image
+    difference = change(image, 0.0, rng()).astype(int) - image
     assert np.abs(difference).max() <= 1
+
+
+def test_colours_of_full_strength_reach_grey():
+    image = field().image
+    spread = [np.ptp(augment.random_colour(image, 1.0, rng(seed)), axis=2) for seed in range(40)]
+    assert min(s.mean() for s in spread) < 0.2 * np.ptp(image, axis=2).mean()
+    assert max(s.mean() for s in spread) > np.ptp(image, axis=2).mean()
 
 
 @pytest.mark.parametrize(
     "change",
-    [lambda i, r: augment.random_stain(i, 0.3, r), augment.random_blur, augment.random_noise],
+    [
+        lambda i, r: augment.random_stain(i, 0.3, r),
+        lambda i, r: augment.random_colour(i, 0.6, r),
+        augment.random_blur,
+        augment.random_noise,
+    ],
 )
 def test_colour_changes_keep_the_shape_and_change_pixels(change):
     image = field().image
