@@ -50,5 +50,12 @@ class Recipe:
 
 
 def demo(steps: int = 3700) -> Recipe:
-    """The bundled network's recipe: from random weights, on two CPU cores, in about 90 minutes."""
-    return Recipe(steps=steps, batch_size=4, objective=Objective(double_softmax=False))
+    """The bundled network's recipe, for two CPU cores and some 90 minutes.
+
+    A small network finds nuclei worse than it tells them apart, and the published weights are all
+    but silent on the former: here the binary branch counts three times, gradients of hv half.
+    """
+    objective = Objective(
+        binary_focal_tversky=3.0, binary_dice=3.0, hv_msge=4.0, double_softmax=False
+    )
+    return Recipe(steps=steps, batch_size=4, objective=objective)
