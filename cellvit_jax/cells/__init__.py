@@ -9,11 +9,23 @@ if TYPE_CHECKING:
     from cellvit_jax.cells.energy import edges
     from cellvit_jax.cells.extract import extract_cells
     from cellvit_jax.cells.planes import Planes
+    from cellvit_jax.cells.shape import shapes
+    from cellvit_jax.cells.staining import stain
     from cellvit_jax.cells.stitching import stitch
     from cellvit_jax.cells.table import Cells, Classes
     from cellvit_jax.cells.watershed import instances
 
-__all__ = ["Cells", "Classes", "Planes", "edges", "extract_cells", "instances", "stitch"]
+__all__ = [
+    "Cells",
+    "Classes",
+    "Planes",
+    "edges",
+    "extract_cells",
+    "instances",
+    "shapes",
+    "stain",
+    "stitch",
+]
 
 # Whoever reads or writes a table needs no compiler: numba comes with the functions that use it.
 _HOMES = {
@@ -23,6 +35,8 @@ _HOMES = {
     "edges": "energy",
     "extract_cells": "extract",
     "instances": "watershed",
+    "shapes": "shape",
+    "stain": "staining",
     "stitch": "stitching",
 }
 

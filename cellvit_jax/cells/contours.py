@@ -64,15 +64,15 @@ def _outlines(inst, count):
 @compiled
 def _is_top(inst, r, c):
     return not (
-        _is(inst, r, c - 1, inst[r, c])
-        or _is(inst, r - 1, c, inst[r, c])
-        or _is(inst, r - 1, c - 1, inst[r, c])
-        or _is(inst, r - 1, c + 1, inst[r, c])
+        belongs(inst, r, c - 1, inst[r, c])
+        or belongs(inst, r - 1, c, inst[r, c])
+        or belongs(inst, r - 1, c - 1, inst[r, c])
+        or belongs(inst, r - 1, c + 1, inst[r, c])
     )
 
 
 @compiled
-def _is(inst, r, c, instance):
+def belongs(inst, r, c, instance):
     return 0 <= r < inst.shape[0] and 0 <= c < inst.shape[1] and inst[r, c] == instance
 
 
@@ -107,6 +107,6 @@ def _turn(inst, r, c, start, sense):
     """The next direction after `start` in which the instance goes on, or `start` if in none."""
     for turn in range(1, 8):
         step = (start + sense * turn) & 7
-        if _is(inst, r + STEPS[step, 0], c + STEPS[step, 1], inst[r, c]):
+        if belongs(inst, r + STEPS[step, 0], c + STEPS[step, 1], inst[r, c]):
             return step
     return start

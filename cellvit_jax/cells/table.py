@@ -27,6 +27,8 @@ class Cells:
                       (absent when extraction was given none)
       contour         list<fixed_size_list<float32>[2]>, (x, y) through pixel centres, not closed
       token           fixed_size_list<float32>[D] (absent when extraction was given none)
+    and, where they were measured: perimeter (pixels), eccentricity, solidity (see `shapes`),
+    haematoxylin_mean and haematoxylin_sd (see `stain`), all float32.
     """
 
     table: pa.Table
@@ -56,9 +58,11 @@ class Cells:
     def scaled(self, sx: float, sy: float) -> Cells:
         """The same cells in an image that is `sx` times as wide and `sy` times as high.
 
-        Pixel centres go to (x + 0.5)·s - 0.5, boxes are rounded outward, areas grow by sx·sy.
+        Pixel centres go to (x + 0.5)·s - 0.5, boxes are rounded outward, areas grow by sx·sy,
+        perimeters by its root.
         """
         factor = np.array([sx, sy], np.float32)
+        length = math.sqrt(sx * sy)
         contour = self.table["contour"].combine_chunks()
         points = contour.flatten().flatten().to_numpy().reshape(-1, 2)
         moved = pa.FixedSizeListArray.from_arrays(((points + 0.5) * factor - 0.5).reshape(-1), 2)
@@ -72,7 +76,10 @@ class Cells:
             area=self.column("area") * sx * sy,
             contour=pa.ListArray.from_arrays(_offsets(contour), moved),
         )
-        return dataclasses.replace(scaled, mpp=self.mpp and self.mpp / math.sqrt(sx * sy))
+        if "perimeter" in self.table.schema.names:
+            perimeter = self.column("perimeter") * np.float32(length)
+            scaled = scaled.replace_columns(perimeter=perimeter)
+        return dataclasses.replace(scaled, mpp=self.mpp and self.mpp / length)
 
 
 def _offsets(lists: pa.ListArray) -> pa.Array:

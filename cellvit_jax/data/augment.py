@@ -6,10 +6,8 @@ import cv2
 import numpy as np
 
 from cellvit_jax.data.folder import Sample
+from cellvit_jax.stains import STAINS, UNSTAIN
 
-# optical densities of haematoxylin, eosin and the residual in R, G, B (Ruifrok & Johnston 2001)
-STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]], np.float32)
-UNSTAIN = np.linalg.inv(STAINS).astype(np.float32)
 # luma and two chroma axes from R, G, B (NTSC): turning the latter changes hue alone
 YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 

@@ -48,6 +48,13 @@ def test_scaled_slice(cells):
     assert part.mpp is None
 
 
+def test_scaled_measurements(cells):
+    measured = cells.replace_columns(perimeter=np.arange(len(cells), dtype=np.float32))
+    perimeter = measured.scaled(2, 8).column("perimeter")
+    np.testing.assert_allclose(perimeter, 4 * np.arange(len(cells)))
+    assert perimeter.dtype == np.float32
+
+
 def test_scaled_none():
     _, none = extract_cells(
         np.zeros((16, 16), np.uint8), np.zeros((16, 16, 2), "f4"), np.zeros((16, 16), np.uint8)
