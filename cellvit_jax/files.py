@@ -38,8 +38,8 @@ def replacing_directory(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file for writing that takes the place of `path` when the block ends well.
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A path for a file or a folder that takes the place of `path` when the block ends well.
 
     Until then, and after an exception, whatever was at `path` stays as it was. Raises OutputError
     when the operating system refuses (no such folder, no permission, no space).
@@ -48,12 +48,44 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     # beside the target: only within one file system is a replacement atomic
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        with partial.open("xb") as file:
-            yield file
-        os.replace(partial, path)
+        partial.touch()  # what the system refuses is known before any work is done
+        partial.unlink()
+        yield partial
+        if path.is_dir():
+            _replace_folder(partial, path)
+        else:
+            os.replace(partial, path)
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(f"{path} cannot be written: {reason}") from error
     finally:
+        _remove(partial)
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    former = new.with_suffix(".former")
+    os.replace(path, former)  # only an empty folder can be replaced at once
+    try:
+        os.replace(new, path)
+    except OSError:
+        os.replace(former, path)
+        raise
+    _remove(former)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
         with contextlib.suppress(OSError):
-            partial.unlink()
+            path.unlink()
+
+
+@contextlib.contextmanager
+def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes the place of `path` when the block ends well.
+
+    As `replacing`, with its errors.
+    """
+    with replacing(path) as partial, partial.open("xb") as file:
+        yield file

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cellvit_jax.cells.table import Cells
 from cellvit_jax.errors import InputError
 from cellvit_jax.exports import cells_json, geojson, parquet
-from cellvit_jax.exports.parquet import read_cells
+from cellvit_jax.exports.blocks import Source
+from cellvit_jax.exports.parquet import iter_cells, read_cells
 
-__all__ = ["read_cells", "write"]
+__all__ = ["iter_cells", "read_cells", "write"]
 
 # the first ending that fits decides
 _WRITERS: dict[str, Callable[..., None]] = {
@@ -27,8 +27,11 @@ _WRITERS: dict[str, Callable[..., None]] = {
 }
 
 
-def write(cells: Cells, path: str | os.PathLike[str], **options: Any) -> None:
+def write(cells: Source, path: str | os.PathLike[str], **options: Any) -> None:
     """Write `cells` to `path` in the format that its name ends in, replacing what is there.
+
+    `cells` may come block by block, as an iterable of `Cells` with equal columns: they are written
+    in memory that does not grow with their number, and the file is the same.
 
     `.parquet` (read again by `read_cells`), `.geojson` or `.geojson.gz` (QuPath), `.json` (CellViT;
     the short form if the name ends in `cell_detection.json`). `options` go to the format's own

@@ -17,9 +17,9 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from cellvit_jax.cells.table import Cells
 from cellvit_jax.exports import outlines
-from cellvit_jax.exports.classes import all_classes
+from cellvit_jax.exports.blocks import Source, opened, regrouped, uncollected
+from cellvit_jax.exports.classes import completed
 from cellvit_jax.files import atomic_open
 
 _ROWS = 8_192  # cells that are Python objects at one time
@@ -32,7 +32,7 @@ _SEAM_FIELDS = {
 
 
 def write(
-    cells: Cells, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None
+    cells: Source, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write `cells.json`. Raises OutputError.
 
@@ -42,30 +42,33 @@ def write(
 
 
 def write_detection(
-    cells: Cells, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None
+    cells: Source, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write `cell_detection.json`: as `write`, but each cell is box, centroid and type only."""
     _write(cells, path, metadata, _located)
 
 
 def _write(
-    cells: Cells,
+    cells: Source,
     path: str | os.PathLike[str],
     metadata: Mapping[str, Any] | None,
     rows: Callable[[pa.RecordBatch], Iterable[dict[str, Any]]],
 ) -> None:
-    resolution = {} if cells.mpp is None else {"base_mpp": cells.mpp}
-    head = {
-        "wsi_metadata": {**resolution, **(metadata or {})},
-        "type_map": {str(c): name for c, (name, _) in all_classes(cells).items()},
-    }
+    head, tables = opened(cells)
+    resolution = {} if head.mpp is None else {"base_mpp": head.mpp}
+    types: set[int] = set()
     with atomic_open(path) as out:
-        out.write(orjson.dumps(head)[:-1] + b',"cells":[')
+        out.write(b'{"wsi_metadata":' + orjson.dumps({**resolution, **(metadata or {})}))
+        out.write(b',"cells":[')
         separator = b"\n"
-        for batch in cells.table.to_batches(_ROWS):
-            out.write(separator + b",\n".join(map(orjson.dumps, rows(batch))))
+        for batch in regrouped(tables, _ROWS):
+            with uncollected():
+                out.write(separator + b",\n".join(map(orjson.dumps, rows(batch))))
             separator = b",\n"
-        out.write(b"\n]}\n")
+            types |= set(batch["type"].unique().to_pylist())
+        # after the cells: only now are the types known that have no name
+        names = {str(c): name for c, (name, _) in completed(head.classes, types).items()}
+        out.write(b'\n],"type_map":' + orjson.dumps(names) + b"}\n")
 
 
 def _located(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:

@@ -47,6 +47,14 @@ def contours(polygons: np.ndarray) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), values)
 
 
+def valid_polygons(contours: pa.ListArray) -> np.ndarray:
+    """The `polygons` of the contours' `rings`, repaired where they touch themselves."""
+    found = polygons(*rings(contours))
+    invalid = ~shapely.is_valid(found)
+    found[invalid] = repair(found[invalid])
+    return found
+
+
 def repair(invalid: np.ndarray) -> np.ndarray:
     """Valid (multi)polygons for self-touching ones; what has no area gets its pixels' width."""
     valid = shapely.make_valid(invalid, method="structure", keep_collapsed=False)

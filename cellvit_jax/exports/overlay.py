@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import cv2
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 
-from cellvit_jax.cells.table import Cells
+from cellvit_jax.cells.table import Classes
 from cellvit_jax.errors import InputError
 from cellvit_jax.exports import legend, outlines
-from cellvit_jax.exports.classes import all_classes
+from cellvit_jax.exports.blocks import Source, opened, regrouped
+from cellvit_jax.exports.classes import completed
 from cellvit_jax.files import atomic_open
 
 _SMALL, _LARGE = 1024, 4096  # pixels of the longer side: enlarged below, reduced above
 _SUBPIXEL_BITS = 4
+_ROWS = 65_536  # cells whose outlines are arrays of their own at one time
 
 
-def write(cells: Cells, image: np.ndarray, path: str | os.PathLike[str]) -> None:
+def write(
+    cells: Source, image: np.ndarray, path: str | os.PathLike[str], *, scale: float = 1
+) -> None:
     """Write `draw(cells, image)` to `path` as a PNG. Raises InputError, OutputError."""
-    picture = Image.fromarray(draw(cells, image))
+    picture = Image.fromarray(draw(cells, image, scale=scale))
     with atomic_open(path) as file:
         # of the default level the file is 3 % smaller, and takes twice the time
         picture.save(file, format="PNG", compress_level=3)
 
 
-def draw(cells: Cells, image: np.ndarray) -> np.ndarray:
+def draw(cells: Source, image: np.ndarray, *, scale: float = 1) -> np.ndarray:
     """The RGB `image`, (H, W, 3) uint8, with its `cells` outlined and a legend to the right.
 
+    `scale` is the image's width over that of the image the cells are of: under 1 for a thumbnail.
     A small image is enlarged by a whole factor, so that outlines can be told apart; of a large one
     the longer side is reduced to 4096 pixels.
     """
@@ -38,9 +45,13 @@ def draw(cells: Cells, image: np.ndarray) -> np.ndarray:
             "an overlay is drawn on an RGB image, (H, W, 3) uint8, not on "
             f"{image.dtype} of shape {image.shape}"
         )
-    canvas, scale = fitted(image)
-    _outline(cells, canvas, scale)
-    return _side_by_side(canvas, _legend(cells, max(canvas.shape)))
+    head, tables = opened(cells)
+    canvas, enlarged = fitted(image)
+    types: Counter[int] = Counter()
+    for batch in regrouped(tables, _ROWS):
+        _outline(batch, head.classes, canvas, scale * enlarged)
+        types.update(batch["type"].to_pylist())
+    return _side_by_side(canvas, _legend(types, head.classes, max(canvas.shape)))
 
 
 def fitted(image: np.ndarray) -> tuple[np.ndarray, float]:
@@ -54,23 +65,22 @@ def fitted(image: np.ndarray) -> tuple[np.ndarray, float]:
     return cv2.resize(image, size, interpolation=how), scale
 
 
-def _outline(cells: Cells, canvas: np.ndarray, scale: float) -> None:
+def _outline(batch: pa.RecordBatch, classes: Classes, canvas: np.ndarray, scale: float) -> None:
     thickness = 2 if scale >= 1 else 1
-    classes = all_classes(cells)
-    for batch in cells.table.to_batches():
-        points, starts = outlines.split(batch["contour"])
-        fixed_point = ((points + 0.5) * scale - 0.5) * 2**_SUBPIXEL_BITS
-        contours = np.split(np.rint(fixed_point).astype(np.int32), starts[1:-1])
-        for contour, type_ in zip(contours, batch["type"].to_pylist(), strict=True):
-            _, colour = classes[type_]
-            cv2.polylines(canvas, [contour], True, colour, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
+    types = batch["type"].to_pylist()
+    classes = completed(classes, set(types))
+    points, starts = outlines.split(batch["contour"])
+    fixed_point = ((points + 0.5) * scale - 0.5) * 2**_SUBPIXEL_BITS
+    contours = np.split(np.rint(fixed_point).astype(np.int32), starts[1:-1])
+    for contour, type_ in zip(contours, types, strict=True):
+        _, colour = classes[type_]
+        cv2.polylines(canvas, [contour], True, colour, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
-def _legend(cells: Cells, longer_side: int) -> np.ndarray:
-    types = cells.column("type")
+def _legend(counts: Counter[int], classes: Classes, longer_side: int) -> np.ndarray:
     entries = [
-        legend.Entry(name, colour, int(np.sum(types == c)))
-        for c, (name, colour) in all_classes(cells).items()
+        legend.Entry(name, colour, counts[c])
+        for c, (name, colour) in completed(classes, counts).items()
         if c
     ]
     return legend.draw(entries, size=max(18, longer_side / 56))

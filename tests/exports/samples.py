@@ -5,6 +5,8 @@ import pyarrow as pa
 
 from cellvit_jax.cells.table import Cells
 
+SHAPE = ("perimeter", "eccentricity", "solidity")
+STAIN = ("haematoxylin_mean", "haematoxylin_sd")
 CLASSES = {1: ("Néoplasique 肿瘤", (255, 0, 0)), 2: ("Inflammatory", (34, 221, 77))}
 SHAPES = [
     [(5, 0), (2, 2), (0, 5), (2, 8), (5, 10), (8, 8), (10, 5), (8, 2)],
@@ -42,6 +44,21 @@ def sample(count=12, *, probabilities=True, tokens=0, classes=CLASSES, mpp=0.25,
     return Cells(pa.table(columns), classes, mpp)
 
 
+def measured(count=12, **options):
+    """`sample` with all measurements."""
+    cells = sample(count, **options)
+    values = np.random.default_rng(1).random((5, count), np.float32)
+    return cells.replace_columns(**dict(zip(SHAPE + STAIN, values, strict=True)))
+
+
+def in_blocks(cells, size):
+    """The cells as a stream, after a block without any."""
+    yield Cells(cells.table[:0], cells.classes, cells.mpp)
+    for start in range(0, len(cells), size):
+        yield Cells(cells.table[start : start + size], cells.classes, cells.mpp)
+
+
+AWKWARD = {1: ('a "b", c/d\n;=', (1, 2, 3)), 2: ("Néo\u2028肿瘤 🧬", (255, 255, 255))}
 VARIANTS = {
     "twelve": sample(),
     "none": sample(0, tokens=4),
@@ -51,5 +68,7 @@ VARIANTS = {
     "unnamed-classes": sample(classes={}),
     "unknown-resolution": sample(mpp=None),
     "resampled": sample(offset=1 / 3),
-    "in-chunks": Cells(pa.concat_tables([sample(5).table, sample(7).table.slice(2)]), CLASSES, 0.5),
+    "measured": measured(tokens=3),
+    "awkward-names": measured(classes=AWKWARD),
+    "in-chunks": Cells(pa.concat_tables([sample().table[:5], sample().table[5:]]), CLASSES, 0.5),
 }

@@ -5,7 +5,7 @@ from PIL import Image
 from cellvit_jax.cells.table import Cells
 from cellvit_jax.errors import InputError
 from cellvit_jax.exports import overlay
-from tests.exports.samples import CLASSES, VARIANTS, sample
+from tests.exports.samples import CLASSES, VARIANTS, in_blocks, sample
 
 GREY = np.full((256, 512, 3), 200, np.uint8)
 
@@ -49,6 +49,19 @@ def test_small_images_are_enlarged_and_large_ones_reduced(size, drawn):
     assert (picture[: drawn[0], : drawn[1]] == 0).all()
     assert (picture[: drawn[0], drawn[1]] == 255).all()
     assert (picture[drawn[0] :, : drawn[1]] == 255).all()
+
+
+def test_on_a_thumbnail_cells_are_drawn_smaller():
+    whole, quarter = (overlay.draw(sample(), GREY[::s, ::s], scale=1 / s) for s in (1, 4))
+    drawn = [np.argwhere((p[:, :1024] != 200).any(-1)) for p in (whole, quarter)]
+    # both are enlarged to the same size
+    np.testing.assert_allclose(drawn[0].max(0), drawn[1].max(0), atol=2)
+
+
+def test_cells_may_come_block_by_block():
+    np.testing.assert_array_equal(
+        overlay.draw(in_blocks(sample(), 5), GREY), overlay.draw(sample(), GREY)
+    )
 
 
 def test_the_image_handed_in_stays_as_it_was():

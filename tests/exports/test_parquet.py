@@ -8,7 +8,7 @@ import shapely
 
 from cellvit_jax import exports
 from cellvit_jax.errors import InputError
-from tests.exports.samples import CLASSES, VARIANTS, sample
+from tests.exports.samples import CLASSES, SHAPE, STAIN, VARIANTS, measured, sample
 
 
 def written(cells, folder):
@@ -61,6 +61,42 @@ def test_the_area_is_null_where_the_resolution_is_unknown(tmp_path):
     table = pq.read_table(written(sample(mpp=None), tmp_path))
     assert table["area_um2"].null_count == 12
     assert table["area_um2"].type == pa.float64()
+
+
+def test_perimeters_are_in_microns_too(tmp_path):
+    table = pq.read_table(written(measured(), tmp_path))
+    assert table.schema.names[8:14] == [
+        *("area_um2", "type", "type_name", "type_prob", "geometry", "probabilities"),
+    ]
+    assert table.schema.names[14:] == [*SHAPE[:1], "perimeter_um", *SHAPE[1:], *STAIN]
+    np.testing.assert_allclose(table["perimeter_um"], np.asarray(table["perimeter"]) / 4)
+
+
+def test_a_table_comes_back_block_by_block(tmp_path):
+    cells = sample(70_000, probabilities=False)
+    blocks = list(exports.iter_cells(written(cells, tmp_path)))
+    assert [len(block) for block in blocks] == [0, 65_536, 4_464]
+    assert {(block.mpp, *block.classes) for block in blocks} == {(0.25, 1, 2)}
+    assert pa.concat_tables([block.table for block in blocks]).equals(cells.table)
+
+
+def test_tokens_make_row_groups_smaller(tmp_path):
+    wide = np.zeros(20 * 2**20, np.float32)
+    cells = sample(20).replace_columns(token=pa.FixedSizeListArray.from_arrays(wide, 2**20))
+    assert pq.ParquetFile(written(cells, tmp_path)).metadata.row_group(0).num_rows == 16
+
+
+def test_damage_further_on_is_an_error_when_it_is_reached(tmp_path):
+    path = written(sample(70_000, probabilities=False), tmp_path)
+    start = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(b"\xff" * 200)
+    blocks = exports.iter_cells(path)
+    assert len(next(blocks)) == 0
+    assert len(next(blocks)) == 65_536
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        next(blocks)
 
 
 def test_the_metadata_say_what_the_numbers_mean(tmp_path):
