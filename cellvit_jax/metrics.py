@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
-from cellvit_jax.errors import InputError, MissingExtraError
+from cellvit_jax.errors import InputError
 
 _EPS = 1e-6  # as in the published PQ, so that equal inputs give equal digits
 
@@ -97,7 +98,7 @@ def aggregated_jaccard_plus(true: np.ndarray, pred: np.ndarray) -> float:
     pairs = _pairs(true_labels, pred_labels)
     gain = np.zeros((true_labels.number, pred_labels.number))
     gain[pairs.true - 1, pairs.pred - 1] = pairs.iou
-    rows, columns = _assign(-gain)
+    rows, columns = linear_sum_assignment(-gain)
     kept = np.zeros(gain.shape, bool)
     kept[rows, columns] = True
     return _aggregate(
@@ -184,7 +185,7 @@ def match_points(
     """Indices of paired true and predicted points: see `detection` (needs SciPy)."""
     true, pred = _points(true), _points(pred)
     distance = np.hypot(*(true[:, None, axis] - pred[None, :, axis] for axis in (0, 1)))
-    rows, columns = _assign(distance)
+    rows, columns = linear_sum_assignment(distance)
     near = distance[rows, columns] <= radius
     return rows[near], columns[near]
 
@@ -290,14 +291,6 @@ def _count_type(true: np.ndarray, pred: np.ndarray, t: np.ndarray, p: np.ndarray
         fp_type=int(pred[p].sum() - tp),
         fn_type=int(true[t].sum() - tp),
     )
-
-
-def _assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        from scipy.optimize import linear_sum_assignment
-    except ImportError as error:
-        raise MissingExtraError("scipy", "train") from error
-    return linear_sum_assignment(cost)
 
 
 def _classes(classes: Iterable[int] | None, *types: np.ndarray) -> list[int]:

@@ -1,11 +1,10 @@
 import json
-import sys
 
 import numpy as np
 import pytest
 
 from cellvit_jax import metrics
-from cellvit_jax.errors import InputError, MissingExtraError
+from cellvit_jax.errors import InputError
 from tests.shared import DATA
 
 RECORDS = sorted(path.stem for path in (DATA / "metrics").glob("*.npz"))
@@ -190,9 +189,3 @@ def test_a_wrong_number_of_types_is_refused():
         metrics.panoptic_quality_per_class(TRUE, [1], PRED, [1, 1, 1])
     with pytest.raises(InputError, match="shape"):
         metrics.detection(np.zeros((3, 3)), np.zeros((3, 2)))
-
-
-def test_without_scipy_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
-    with pytest.raises(MissingExtraError, match=r"cellvit-jax\[train\]"):
-        metrics.aggregated_jaccard_plus(TRUE, PRED)
