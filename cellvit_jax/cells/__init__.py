@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cellvit_jax.cells.energy import edges
     from cellvit_jax.cells.extract import extract_cells
+    from cellvit_jax.cells.graph import neighbours
     from cellvit_jax.cells.planes import Planes
     from cellvit_jax.cells.shape import shapes
     from cellvit_jax.cells.staining import stain
@@ -22,6 +23,7 @@ __all__ = [
     "edges",
     "extract_cells",
     "instances",
+    "neighbours",
     "shapes",
     "stain",
     "stitch",
@@ -35,6 +37,7 @@ _HOMES = {
     "edges": "energy",
     "extract_cells": "extract",
     "instances": "watershed",
+    "neighbours": "graph",
     "shapes": "shape",
     "stain": "staining",
     "stitch": "stitching",

@@ -15,6 +15,8 @@ NAMES = [
     "Cells.GeoJSON.gz",
     "cells.json",
     "cell_detection.json",
+    "cells.csv",
+    "graph.npz",
 ]
 
 
@@ -50,6 +52,7 @@ def test_blocks_make_the_same_file(name, variant, tmp_path):
         ("cells.parquet", 66_000),
         ("cells.geojson", 17_000),
         ("cells.json", 17_000),
+        ("cells.csv", 66_000),
     ],
 )
 def test_blocks_of_another_size_than_the_batches_make_the_same_file(name, count, tmp_path):
