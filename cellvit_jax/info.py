@@ -20,7 +20,12 @@ PACKAGES = (
     "pyarrow",
 )
 # extra -> the module that shows that it is installed
-EXTRAS = {"tiff": "imagecodecs", "train": "grain"}
+EXTRAS = {
+    "anndata": "anndata",
+    "spatialdata": "spatialdata",
+    "tiff": "imagecodecs",
+    "train": "grain",
+}
 
 
 def describe() -> str:

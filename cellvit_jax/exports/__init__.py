@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cellvit_jax.errors import InputError
-from cellvit_jax.exports import cells_json, csv, geojson, graph, parquet
+from cellvit_jax.exports import anndata, cells_json, csv, geojson, graph, parquet, spatialdata
 from cellvit_jax.exports.blocks import Source
 from cellvit_jax.exports.parquet import iter_cells, read_cells
 
@@ -25,6 +25,9 @@ _WRITERS: dict[str, Callable[..., None]] = {
     "cell_detection.json": cells_json.write_detection,
     ".json": cells_json.write,
     ".csv": csv.write,
+    ".h5ad": anndata.write_h5ad,
+    ".spatialdata.zarr": spatialdata.write,
+    ".zarr": anndata.write_zarr,
     "graph.npz": graph.write,
 }
 
@@ -36,9 +39,10 @@ def write(cells: Source, path: str | os.PathLike[str], **options: Any) -> None:
     in memory that does not grow with their number, and the file is the same.
 
     `.parquet` (read again by `read_cells`), `.geojson` or `.geojson.gz` (QuPath), `.json` (CellViT;
-    the short form if the name ends in `cell_detection.json`), `.csv`, `graph.npz`. `options` go to
-    the format's own `write`. Raises InputError for another ending, OutputError where it cannot be
-    written.
+    the short form if the name ends in `cell_detection.json`), `.csv`, `.h5ad` or `.zarr` (AnnData),
+    `.spatialdata.zarr`, `graph.npz`. `options` go to the format's own `write`. Raises InputError
+    for another ending, OutputError where it cannot be written, MissingExtraError where a format
+    needs what is not installed.
     """
     name = Path(path).name.lower()
     for ending, writer in _WRITERS.items():
