@@ -15,6 +15,17 @@ from cellvit_jax.errors import CellViTError, printable
 
 Export = Literal["parquet", "geojson", "json", "instances", "overlay"]
 EXPORTS: tuple[Export, ...] = get_args(Export)
+Later = Literal[
+    "geojson",
+    "geojson.gz",
+    "json",
+    "cell_detection.json",
+    "csv",
+    "h5ad",
+    "zarr",
+    "spatialdata.zarr",
+    "graph.npz",
+]
 
 app = tyro.extras.SubcommandApp()
 
@@ -100,6 +111,32 @@ def prompt(
         overwrite=overwrite,
         quiet=quiet,
     )
+
+
+@app.command
+def export(
+    run: Annotated[Positional[Path], arg(metavar="RUN")],
+    /,
+    to: tuple[Later, ...],
+    neighbours: int | None = None,
+    max_length: float | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Write more files of results that are there, from their cells.parquet.
+
+    Args:
+        run: the folder of a result, or one that holds the folders of several.
+        to: which files to write beside each cells.parquet.
+        neighbours: join each cell to so many nearest ones in the cell graph of graph.npz, h5ad and
+            zarr; by default the graph is a Delaunay triangulation.
+        max_length: longest edge of the graph in µm, 50 by default.
+        overwrite: replace files that are there already.
+        quiet: print nothing but errors.
+    """
+    from cellvit_jax.exports.results import export
+
+    export(run, to, overwrite=overwrite, quiet=quiet, k=neighbours, max_length=max_length)
 
 
 @app.command
