@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from cellvit_jax.cells.table import Cells
@@ -89,7 +90,7 @@ def _shown(blocks: Iterable[Cells], total: int, name: str, quiet: bool) -> Itera
     console = Console(stderr=True)
     hidden = quiet or not console.is_terminal
     with Progress(console=console, disable=hidden, transient=True) as progress:
-        task = progress.add_task(name, total=total)
+        task = progress.add_task(escape(name), total=total)
         for block in blocks:
             yield block
             progress.advance(task, len(block))

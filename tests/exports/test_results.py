@@ -10,6 +10,7 @@ from cellvit_jax import cli, exports
 from cellvit_jax.exports import results
 from tests.exports.samples import measured, sample
 
+NONE = 'no "n\'e" [x] ü'
 KINDS = [kind for kind in results.FILES if kind != "spatialdata.zarr"]
 
 
@@ -30,7 +31,7 @@ def call(monkeypatch, capsys):
 @pytest.fixture
 def run(tmp_path):
     """Two results, one of them empty, and what else may lie there."""
-    for name, cells in [("one", measured(40, tokens=4)), ("none", sample(0))]:
+    for name, cells in [("one", measured(40, tokens=4)), (NONE, sample(0))]:
         (tmp_path / name).mkdir()
         exports.write(cells, tmp_path / name / "cells.parquet")
     (tmp_path / ".unfinished").mkdir()
@@ -58,7 +59,7 @@ def test_a_folder_of_results_is_exported_whole(call, run):
     code, out, _ = call(run, "--to", "csv", "geojson.gz", "csv")
     assert code == 0
     assert len(out.splitlines()) == 4
-    for name in ("one", "none"):
+    for name in ("one", NONE):
         files = {path.name for path in (run / name).iterdir()}
         assert files == {"cells.parquet", "cells.csv", "cells.geojson.gz"}
 
@@ -69,7 +70,7 @@ def test_what_is_there_is_kept_unless_told_otherwise(call, run):
     assert (code, out) == (2, "")
     assert "--overwrite" in err
     assert (run / "one" / "cells.csv").read_text() == "mine"
-    assert not (run / "none" / "cells.json").exists()
+    assert not (run / NONE / "cells.json").exists()
     assert call(run, "--to", "json", "csv", "--overwrite", "--quiet") == (0, "", "")
     assert (run / "one" / "cells.csv").read_text() != "mine"
 
