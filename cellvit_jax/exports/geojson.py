@@ -66,8 +66,9 @@ def _stream(file: BinaryIO, path: Path) -> Iterator[BinaryIO]:
     if path.suffix.lower() != ".gz":
         yield file
         return
+    # of level 6 the file is 3 % smaller, and takes half as long again
     # neither name nor time inside: equal cells, equal bytes
-    with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as compressed:
+    with gzip.GzipFile("", "wb", compresslevel=5, fileobj=file, mtime=0) as compressed:
         yield cast(BinaryIO, compressed)
 
 
