@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from cellvit_jax.cells.measure import measure
 from cellvit_jax.cells.planes import Planes
+from cellvit_jax.cells.shape import shapes
 from cellvit_jax.cells.table import Cells
 from cellvit_jax.cells.watershed import renumber
 
@@ -37,7 +38,8 @@ def redrawn(cells: Cells, labels: np.ndarray, changed: np.ndarray) -> tuple[Cell
     """The cells with the geometry of those that are `changed` (N,) bool as it is in `labels`.
 
     `labels` int32 (H,W) holds row number + 1. Also which of the cells have an outline there that is
-    worth reporting; a changed one without keeps the geometry that it had.
+    worth reporting; a changed one without keeps the geometry that it had. Columns of `shapes`
+    follow, where the cells have them.
     """
     count = len(cells)
     inst = labels.copy()
@@ -51,4 +53,8 @@ def redrawn(cells: Cells, labels: np.ndarray, changed: np.ndarray) -> tuple[Cell
     for name in GEOMETRY:
         old = cells.table[name].combine_chunks()
         columns[name] = pa.concat_arrays([old, table[name].combine_chunks().cast(old.type)])
-    return cells.replace_columns(**{name: a.take(rows) for name, a in columns.items()}), there
+    found = {name: values.take(rows) for name, values in columns.items()}
+    for name, values in shapes(labels, count).items():
+        if name in cells.table.schema.names:
+            found[name] = pa.array(np.where(changed & there, values, cells.column(name)))
+    return cells.replace_columns(**found), there

@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 
 import cellvit_jax as cj
+from cellvit_jax.cells import shapes
 from cellvit_jax.cells.redraw import BOX, boxes, drawn, redrawn
 
 SIZE = (60, 70)
@@ -49,6 +50,15 @@ def test_only_changed_cells_are_measured_anew():
         assert found.column(name)[1] == CELLS.column(name)[1]
     assert found.table["contour"][0] == larger.table["contour"][0]
     assert found.table["type_prob"].equals(CELLS.table["type_prob"])
+
+
+def test_shapes_follow_where_they_are_known():
+    measured = CELLS.replace_columns(**shapes(drawn(CELLS, SIZE), len(CELLS)))
+    labels = drawn(cells_of(mask(11)), SIZE)
+    found, _ = redrawn(measured, labels, np.array([True, False]))
+    perimeter = shapes(labels, len(CELLS))["perimeter"]
+    assert found.column("perimeter")[0] == perimeter[0] > measured.column("perimeter")[0]
+    assert found.column("perimeter")[1] == measured.column("perimeter")[1]
 
 
 def test_a_cell_that_is_not_drawn_keeps_its_geometry():
