@@ -45,13 +45,58 @@ def measure(
         starts = np.arange(len(means) + 1) * means.shape[1]
         columns["probabilities"] = _lists(starts, np.float32(means).reshape(-1))
     if planes.tokens is not None:
-        columns["token"] = _vectors(_pooled(planes.tokens, boxes, *planes.extent))
+        inside = boxes - np.array([planes.above, 0, planes.above, 0], np.int32)
+        columns["token"] = _vectors(_pooled(planes.tokens, inside, *planes.extent))
     return pa.table(columns), reported
 
 
 def numbered(table: pa.Table) -> pa.Table:
     """The rows under ids 1..N, in the column `id`."""
     return table.add_column(0, "id", pa.array(np.arange(1, table.num_rows + 1)))
+
+
+def first_columns(inst: np.ndarray, count: int, left: int = 0) -> pa.Array:
+    """The column of the first pixel of instances 1..N, `left` being the column of the map."""
+    return pa.array(_first_columns(inst, count) + left, pa.int32())
+
+
+def pixel_runs(inst: np.ndarray, count: int, origin: tuple[int, int] = (0, 0)) -> pa.ListArray:
+    """The pixels of instances 1..N as runs: row, first column, end, row, ... of each."""
+    runs, owners = _runs(inst)
+    order = np.argsort(owners, kind="stable")
+    place = np.array([origin[0], origin[1], origin[1]], np.int32)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=count + 1)[1:])])
+    return _lists(3 * starts, (runs[order] + place).reshape(-1))
+
+
+@compiled
+def _first_columns(inst, count):
+    columns = np.zeros(count, np.int32)
+    seen = 0
+    for r in range(inst.shape[0]):
+        for c in range(inst.shape[1]):
+            if inst[r, c] > seen:
+                columns[seen] = c
+                seen += 1
+    return columns
+
+
+@compiled
+def _runs(inst):
+    """Row, first column and end of every run of equal ids, and those ids, in raster order."""
+    runs = [np.int32(0) for _ in range(0)]
+    owners = [np.int32(0) for _ in range(0)]
+    for r in range(inst.shape[0]):
+        start = 0
+        for c in range(1, inst.shape[1] + 1):
+            if c == inst.shape[1] or inst[r, c] != inst[r, start]:
+                if inst[r, start] > 0:
+                    runs.append(np.int32(r))
+                    runs.append(np.int32(start))
+                    runs.append(np.int32(c))
+                    owners.append(inst[r, start])
+                start = c
+    return np.array(runs, np.int32).reshape(-1, 3), np.array(owners, np.int32)
 
 
 @compiled

@@ -21,7 +21,7 @@ class Planes:
 
     `binary` uint8 (H, W) of 0/1, `edge` float32 (H, W), `types` uint8 (H, W); where wanted,
     `probabilities` float (H, W, C), and `tokens` float32 (h, w, D), a grid that spans `extent`
-    (rows, columns) pixels.
+    (rows, columns) pixels, from `above` rows below the image's first on.
     """
 
     binary: np.ndarray
@@ -30,6 +30,7 @@ class Planes:
     probabilities: np.ndarray | None = None
     tokens: np.ndarray | None = None
     extent: tuple[int, int] = (0, 0)
+    above: int = 0
 
     @classmethod
     def of(

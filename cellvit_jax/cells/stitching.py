@@ -1,146 +1,126 @@
-"""The cells of a whole image, found block by block, as if it had been one tile.
+"""The cells of an image of any height, band by band, as if it had been one tile.
 
-The unit is the clump: an 8-connected group of nucleus pixels with whatever lies in its holes. All
-that happens between pixels and cells happens inside a clump, so that a clump gives the same cells
-in any window that does not cut it. A block solves the clumps that it holds whole; those that cross
-from block to block are solved one by one, each in its own bounding box.
+The unit is the clump (see `clumps`). What a band of the image holds whole is solved in it; what is
+open at its lower edge waits for the next one, so that memory is bounded by a band.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from cellvit_jax.cells.canvas import REACH, Canvas, Map
 from cellvit_jax.cells.compiled import compiled
-from cellvit_jax.cells.measure import measure, numbered
+from cellvit_jax.cells.pieces import Piece, Tokens
 from cellvit_jax.cells.planes import Planes
 from cellvit_jax.cells.table import Cells
-from cellvit_jax.cells.watershed import filled, instances, renumber
 
 BLOCK = 1024
-CROSSING = 2  # marks a pixel whose clump lies in several blocks
 
-Box = tuple[int, int, int, int]  # r0, c0, r1, c1
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Band:
+    """All columns of an image, down to row `bottom`, as pieces; `last` if the image ends there."""
+
+    pieces: Sequence[Piece]
+    bottom: int
+    last: bool
+    tokens: Tokens | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Remains:
+    """What a band leaves to the next one.
+
+    `pieces` hold the open clumps, `cuts` are the first rows of the bands that they reach into.
+    Context pixels belong to cells with a centroid above `line`, which are found already. `waiting`
+    are cells that another may still come before; `found` have been numbered.
+    """
+
+    pieces: tuple[Piece, ...] = ()
+    cuts: tuple[int, ...] = ()
+    line: int = 0
+    waiting: pa.Table | None = None
+    found: int = 0
+    tokens: Tokens | None = None
+
+
+def advance(
+    remains: Remains, band: Band, width: int, *, runs: bool = False, run: Map = map
+) -> tuple[Remains, pa.Table]:
+    """Add a band to what is left of those above: what is left then, and the cells that are final.
+
+    The table is that of `Cells`, in the raster order of first pixels over all bands, numbered from
+    1 on; with `runs` it has that column too, from which `painted` makes label images. Neither the
+    height of the bands nor the sides of their pieces changes a cell. `run` maps a function over
+    jobs in order, as `map` does, and may do so in several threads.
+    """
+    tokens = Tokens.joined(remains.tokens, band.tokens)
+    cuts = (*remains.cuts, remains.line, *(piece.row for piece in band.pieces))
+    canvas = Canvas([*remains.pieces, *band.pieces], cuts, band.bottom, width, remains.line, tokens)
+    kept, line = ((), remains.line) if band.last else canvas.hold()
+    tables = [remains.waiting] if remains.waiting else []
+    tables += canvas.solve(runs, run)
+    top = min((piece.row for piece in kept), default=band.bottom)
+    final, waiting = _divided(tables, None if band.last else top)
+    left = Remains(
+        kept,
+        tuple(sorted({cut for cut in cuts if cut > top})),
+        line,
+        waiting,
+        remains.found + final.num_rows,
+        tokens and tokens.below(top),
+    )
+    ids = pa.array(np.arange(remains.found + 1, left.found + 1))
+    return left, final.drop_columns(["first_col"]).add_column(0, "id", ids)
+
+
+def _divided(tables: list[pa.Table], top: int | None) -> tuple[pa.Table, pa.Table | None]:
+    """The cells in order: those that none can come before any more, and the others."""
+    table = pa.concat_tables(tables).combine_chunks()
+    table = table.sort_by([("bbox_r0", "ascending"), ("first_col", "ascending")])
+    if top is None:
+        return table, None
+    final = pc.less(table["bbox_r0"], top)
+    return table.filter(final), table.filter(pc.invert(final))
 
 
 def stitch(planes: Planes, *, block: int = BLOCK) -> tuple[np.ndarray, Cells]:
     """Label image uint32 (H, W) and `Cells` of a whole image.
 
     They are those of one tile of the image's size, whatever the `block`, which sets the working
-    memory: some 40 bytes for each of its pixels, or for each pixel of the largest clump's box.
-    Instances that are not reported (see `extract_cells`) are left out of the label image.
+    memory, but for clumps that exceed `REACH`. Instances that are not reported (see
+    `extract_cells`) are left out of the label image.
     """
-    labels = np.zeros(planes.binary.shape, np.uint32)
-    todo = planes.binary.copy()
-    tables, found = [], 0
-    for box, binary in itertools.chain(_crossing_clumps(todo, block), _blocks(todo, block)):
-        part = planes.crop(*box)
-        inst = instances(binary, part.edge)
-        table, reported = measure(inst, part, origin=box[:2])
-        tables.append(table.filter(reported))
-        _write(_window(labels, box), inst, _running_ids(reported, found))
-        found += tables[-1].num_rows
-    order = np.argsort(renumber(labels, found)[1:])
-    return labels, Cells(numbered(pa.concat_tables(tables).take(order)))
+    height, width = planes.binary.shape
+    block = min(block, REACH)
+    sides = itertools.product(range(0, height, block), range(0, width, block))
+    pieces = [
+        Piece.of(planes.crop(r, c, min(r + block, height), min(c + block, width)), r, c)
+        for r, c in sides
+    ]
+    tokens = None if planes.tokens is None else Tokens(planes.tokens, planes.extent)
+    _, table = advance(Remains(), Band(pieces, height, True, tokens), width, runs=True)
+    return painted(table, (height, width)), Cells(table.drop_columns(["runs"]))
 
 
-def _running_ids(reported, found):
-    return np.concatenate([[0], np.where(reported, found + np.cumsum(reported), 0)])
-
-
-@compiled
-def _write(labels, inst, ids):
-    for r in range(inst.shape[0]):
-        for c in range(inst.shape[1]):
-            if inst[r, c] > 0:
-                labels[r, c] = ids[inst[r, c]]
-
-
-def _blocks(todo: np.ndarray, block: int) -> Iterator[tuple[Box, np.ndarray]]:
-    """Every block, one pixel wider than it is, and its nucleus pixels, without its neighbours'."""
-    height, width = todo.shape
-    for r, c in itertools.product(range(0, height, block), range(0, width, block)):
-        core = (r, c, min(r + block, height), min(c + block, width))
-        box = _widened(core, todo.shape)
-        binary = np.zeros((box[2] - box[0], box[3] - box[1]), np.uint8)
-        inside = (r - box[0], c - box[1], core[2] - box[0], core[3] - box[1])
-        _window(binary, inside)[:] = _window(todo, core)
-        yield box, binary
-
-
-def _crossing_clumps(todo: np.ndarray, block: int) -> Iterator[tuple[Box, np.ndarray]]:
-    """The box of every clump that crosses blocks, and its pixels there; they leave `todo`."""
-    seeds = _mark_crossing(todo, block)
-    # A clump comes before those in its holes, which are part of it.
-    for r, c, *corners in sorted(seeds, key=_area, reverse=True):
-        if todo[r, c] != CROSSING:
-            continue
-        box = _widened(tuple(corners), todo.shape)
-        window = _window(todo, box)
-        inside = _outermost(window == CROSSING, r - box[0], c - box[1])
-        yield box, inside & (window > 0)
-        window[inside > 0] = 0
-
-
-def _outermost(mask, r, c):
-    """The 8-connected component at (r, c), holes filled."""
-    _, parts = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
-    return filled(np.pad((parts == parts[r, c]).view(np.uint8), 1))
-
-
-def _widened(box, shape):
-    r0, c0, r1, c1 = box
-    return max(r0 - 1, 0), max(c0 - 1, 0), min(r1 + 1, shape[0]), min(c1 + 1, shape[1])
-
-
-def _window(plane, box):
-    r0, c0, r1, c1 = box
-    return plane[r0:r1, c0:c1]
-
-
-def _area(seed):
-    _, _, r0, c0, r1, c1 = seed
-    return (r1 - r0) * (c1 - c0)
+def painted(table: pa.Table, shape: tuple[int, int]) -> np.ndarray:
+    """The label image uint32 `shape` of cells that have the column `runs`."""
+    labels = np.zeros(shape, np.uint32)
+    for batch in table.to_batches():
+        runs = batch["runs"]
+        values = runs.flatten().to_numpy().reshape(-1, 3)
+        counts = runs.value_lengths().to_numpy() // 3
+        _paint(values, np.repeat(batch["id"].to_numpy(), counts), labels)
+    return labels
 
 
 @compiled
-def _mark_crossing(todo, block):
-    """Mark the clumps that lie in several blocks; a pixel and the box (r0, c0, r1, c1) of each."""
-    rows, columns = todo.shape
-    clumps = [(0, 0, 0, 0, 0, 0) for _ in range(0)]
-    for r in range(rows):
-        first, step = (0, 1) if r % block == 0 else (block, block)
-        for c in range(first, columns, step):
-            if todo[r, c] == 1 and _crosses(todo, r, c, block):
-                clumps.append((r, c, *_mark(todo, r, c)))
-    return clumps
-
-
-@compiled
-def _crosses(todo, r, c, block):
-    for i in range(max(r - 1, 0), min(r + 2, todo.shape[0])):
-        for j in range(max(c - 1, 0), min(c + 2, todo.shape[1])):
-            if todo[i, j] and (i // block != r // block or j // block != c // block):
-                return True
-    return False
-
-
-@compiled
-def _mark(todo, r, c):
-    """Mark the clump at (r, c) as crossing; its box."""
-    r0, c0, r1, c1 = r, c, r + 1, c + 1
-    todo[r, c] = CROSSING
-    stack = [(r, c)]
-    while stack:
-        r, c = stack.pop()
-        r0, c0, r1, c1 = min(r0, r), min(c0, c), max(r1, r + 1), max(c1, c + 1)
-        for i in range(max(r - 1, 0), min(r + 2, todo.shape[0])):
-            for j in range(max(c - 1, 0), min(c + 2, todo.shape[1])):
-                if todo[i, j] == 1:
-                    todo[i, j] = CROSSING
-                    stack.append((i, j))
-    return r0, c0, r1, c1
+def _paint(runs, ids, labels):
+    for i in range(len(runs)):
+        labels[runs[i, 0], runs[i, 1] : runs[i, 2]] = ids[i]
