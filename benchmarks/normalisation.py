@@ -12,11 +12,12 @@ import numpy as np
 import tyro
 
 from cellvit_jax import caches, checkpoint, metrics
-from cellvit_jax.cells import stitch
+from cellvit_jax.cells import Band, Piece, Planes, Remains, advance, painted
 from cellvit_jax.data.folder import Sample, read_folder
-from cellvit_jax.inference.predictor import Predictor
-from cellvit_jax.inference.segment import MARGIN, assemble, predictor_of
-from cellvit_jax.slides import ImageSlide, plan, read_tile
+from cellvit_jax.inference.plan import MARGIN
+from cellvit_jax.inference.predictor import Maps, Predictor
+from cellvit_jax.inference.segment import predictor_of
+from cellvit_jax.slides import ImageSlide, Tile, plan, read_tile
 
 KINDS = ("tile", "fixed")
 
@@ -40,8 +41,20 @@ def quality(sample: Sample, predictor: Predictor) -> list[float]:
     slide = ImageSlide(sample.name, sample.image, predictor.card.mpp)
     tiles = plan(slide.size, predictor.card.tile, predictor.card.tile // MARGIN)
     maps = list(predictor(read_tile(slide, tile) for tile in tiles))
-    found = (stitch(assemble(slide.size, tiles, iter(maps), kind))[0] for kind in KINDS)
-    return [metrics.panoptic_quality(sample.instances, labels)["pq"] for labels in found]
+    found = (labels(slide.size, tiles, maps, kind) for kind in KINDS)
+    return [metrics.panoptic_quality(sample.instances, instances)["pq"] for instances in found]
+
+
+def labels(size: tuple[int, int], tiles: list[Tile], maps: list[Maps], kind: str) -> np.ndarray:
+    """The label image of a field whose tiles have these maps."""
+    pieces = []
+    for tile, one in zip(tiles, maps, strict=True):
+        (r0, c0), (r1, c1) = tile.core
+        planes = Planes.of(one["binary"], one["hv"], one["types"], normalise=kind)
+        core = planes.crop(r0 - tile.row, c0 - tile.col, r1 - tile.row, c1 - tile.col)
+        pieces.append(Piece.of(core, r0, c0))
+    _, table = advance(Remains(), Band(pieces, size[0], True), size[1], runs=True)
+    return painted(table, size)
 
 
 if __name__ == "__main__":

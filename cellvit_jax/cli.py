@@ -27,45 +27,58 @@ Later = Literal[
     "graph.npz",
 ]
 
+SOME_FAILED = 3  # exit code
+
 app = tyro.extras.SubcommandApp()
 
 
 @app.command
 def segment(
-    images: Annotated[Positional[list[Path]], arg(metavar="IMAGE [IMAGE ...]")],
+    slides: Annotated[Positional[list[Path]], arg(metavar="SLIDE [SLIDE ...]")],
     /,
     out: Path,
     model: str = zoo.DEFAULT,
     mpp: float | None = None,
+    tissue: str | None = None,
+    roi: str | None = None,
     export: tuple[Export, ...] = EXPORTS,
+    tokens: bool = False,
     batch_size: int | None = None,
+    extension: tuple[str, ...] = (),
+    shard: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Find, outline and type every nucleus of images.
+    """Find, outline and type every nucleus of slides and images.
+
+    A run that was stopped goes on where it was when it is started again in the same way. Of several
+    slides, one that fails does not stop the others: a table says so, and the exit code is 3.
 
     Args:
-        images: PNG, JPEG, TIFF or .npy files of H&E stained tissue.
-        out: folder for the results; each image gets a folder of its own in it.
+        slides: whole slides (svs, ndpi, mrxs, scn, vms, bif, DICOM, TIFF pyramids), PNG, JPEG, TIFF
+            or .npy files of H&E stained tissue; folders of them, a folder of DICOM files, quoted
+            patterns, or CSV files with a path and, if known, µm per pixel in each line.
+        out: folder for the results; each slide gets a folder of its own in it.
         model: a model folder (see cellvit-convert) or the name of a bundled model.
         mpp: resolution in µm per pixel; wins over what the files say.
+        tissue: where to look: otsu (coloured areas; slides, by default), none (everywhere; images,
+            by default), or the path of a mask, PNG or GeoJSON.
+        roi: look only into this rectangle of full-resolution pixels: x,y,width,height.
         export: which files to write.
-        batch_size: tiles per call of the network; by default 1 on CPU, 8 elsewhere.
-        overwrite: replace results that are there already.
-        quiet: print nothing but errors.
+        tokens: keep a vector of the network's features for each cell, in cells.parquet.
+        batch_size: tiles per call of the network; by default 1 on CPU, 8 a device elsewhere.
+        extension: of folders, take only files that end so.
+        shard: take only every n-th slide: i/n, i from 0 to n - 1, for job arrays.
+        overwrite: replace results that are there already, and forget what is unfinished.
+        quiet: print nothing but errors and warnings.
     """
-    from cellvit_jax.inference.run import run
+    from cellvit_jax.inference.run import Options, Task, run
+    from cellvit_jax.slides.tissue import parse_roi
 
-    run(
-        images,
-        out,
-        model=model,
-        mpp=mpp,
-        export=export,
-        batch_size=batch_size,
-        overwrite=overwrite,
-        quiet=quiet,
-    )
+    options = Options(tuple(export), tissue, parse_roi(roi), tokens)
+    task = Task(out, model, options, mpp, batch_size, overwrite, quiet)
+    if not run(slides, task, extensions=extension, shard=shard):
+        sys.exit(SOME_FAILED)
 
 
 @app.command
@@ -177,7 +190,7 @@ def main() -> None:
         print(f"cellvit-jax: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("cellvit-jax: stopped; what was finished is complete", file=sys.stderr)
+        print("cellvit-jax: stopped; start it again in the same way to go on", file=sys.stderr)
         sys.exit(130)
 
 

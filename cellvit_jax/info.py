@@ -23,6 +23,8 @@ PACKAGES = (
 EXTRAS = {
     "anndata": "anndata",
     "spatialdata": "spatialdata",
+    "cluster": "distributed",
+    "slides": "openslide",
     "tiff": "imagecodecs",
     "train": "grain",
 }

@@ -16,7 +16,8 @@ from cellvit_jax import __version__, cli, zoo
 from cellvit_jax.exports import read_cells
 from tests.networks import save_small
 
-FILES = {"cells.parquet", "cells.geojson", "cells.json", "instances.tif", "overlay.png"}
+ALWAYS = {"report.json", "tissue.png"}
+FILES = {"cells.parquet", "cells.geojson", "cells.json", "instances.tif", "overlay.png", *ALWAYS}
 
 
 @pytest.fixture
@@ -59,7 +60,8 @@ def test_segment_writes_every_file_and_says_what_it_found(call, image, model, tm
     assert {path.name for path in folder.iterdir()} == FILES
     cells = read_cells(folder)
     assert f"tissue: {len(cells)} cells (" in out
-    assert f"{folder}/: cells.parquet" in out
+    assert f"{folder}/: cells.geojson, cells.json, cells.parquet" in out
+    assert json.loads((folder / "report.json").read_text())["cells"] == len(cells)
     assert len(json.loads((folder / "cells.geojson").read_text())["features"]) == len(cells)
     assert len(json.loads((folder / "cells.json").read_text())["cells"]) == len(cells)
     labels = tifffile.imread(folder / "instances.tif")
@@ -71,16 +73,22 @@ def test_segment_writes_every_file_and_says_what_it_found(call, image, model, tm
 def test_export_chooses_the_files(call, image, model, tmp_path):
     arguments = ("segment", image, "--out", tmp_path, "--model", model)
     assert call(*arguments, "--export", "geojson", "overlay")[0] == 0
-    assert {p.name for p in (tmp_path / "tissue").iterdir()} == {"cells.geojson", "overlay.png"}
+    files = {path.name for path in (tmp_path / "tissue").iterdir()}
+    assert files == {"cells.geojson", "overlay.png", *ALWAYS}
 
 
 def test_results_are_not_overwritten_unasked(call, image, model, tmp_path):
     arguments = ("segment", image, "--out", tmp_path, "--model", model, "--export", "parquet")
     assert call(*arguments)[0] == 0
-    code, _, err = call(*arguments)
+    code, out, _ = call(*arguments)
+    assert (code, out) == (0, "tissue: done before\n")
+    code, _, err = call(*arguments, "--mpp", "0.5")
     assert code == 2
+    assert "mpp 0.25, now 0.5" in err
     assert "--overwrite" in err
-    assert call(*arguments, "--overwrite")[0] == 0
+    assert call(*arguments, "--mpp", "0.5", "--overwrite")[0] == 0
+    (tmp_path / "tissue" / "report.json").unlink()
+    assert "is there already" in call(*arguments, "--mpp", "0.5")[2]
 
 
 def test_quiet_prints_nothing(call, image, model, tmp_path):

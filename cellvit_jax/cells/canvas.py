@@ -85,8 +85,8 @@ class Canvas:
         bottom = self.top + len(self.todo)
         giants = [seed for seed in seeds if seed[4] - seed[2] > REACH + HALO]
         line = (bottom - HALO) // REACH * REACH if giants else self.line
-        for r, c, *box in sorted(giants, key=clumps.area, reverse=True):
-            self._finish(held, (r, c), tuple(box), line)
+        for r, c, r0, c0, r1, c1 in sorted(giants, key=clumps.area, reverse=True):
+            self._finish(held, (r, c), (r0, c0, r1, c1), line)
         return tuple(self._kept(held)), line
 
     def _finish(self, held: np.ndarray, at: tuple[int, int], box: Box, line: int) -> None:
@@ -110,7 +110,7 @@ class Canvas:
                 if kept := piece.keep(window == part, context=context):
                     yield kept
 
-    def solve(self, runs: bool, run: Map) -> Iterator[pa.Table]:
+    def solve(self, runs: bool, run: Map) -> Iterable[pa.Table]:
         """The cells of all that has not been set aside, a table a job; the first may be empty."""
         return run(lambda job: self._solve(job, runs), self._jobs())
 

@@ -131,12 +131,12 @@ def planes_of(
         np.zeros(shape, np.float32),
         np.zeros(shape, np.uint8),
         _blank_probabilities(pieces, shape),
-        tokens=tokens and tokens.grid,
+        tokens=tokens.grid if tokens else None,
         extent=tokens.extent if tokens else shape,
         above=tokens.above if tokens else 0,
     )
     touched = (boxes[:, :2] < box[2:]).all(1) & (boxes[:, 2:] > box[:2]).all(1)
-    for i in np.flatnonzero(touched):
+    for i in np.flatnonzero(touched).tolist():
         pieces[i].paste(planes, *box[:2])
     return planes
 

@@ -11,7 +11,6 @@ import numpy as np
 from cellvit_jax.cells.energy import edges
 from cellvit_jax.cells.maps import checked
 
-Core = tuple[tuple[int, int], tuple[int, int]]  # ((r0, c0), (r1, c1)), end exclusive
 PIXELWISE = ("binary", "edge", "types", "probabilities")
 
 
@@ -50,36 +49,6 @@ class Planes:
         edge = edges(maps.pop("hv"), normalise)
         return cls(**maps, edge=edge, extent=edge.shape)
 
-    @classmethod
-    def blank(cls, height: int, width: int, like: Planes) -> Planes:
-        """An image without nuclei, for tiles that are like the given one to be pasted into.
-
-        Its token cells are squares of a tile's patch size, rounded to whole pixels.
-        """
-        blank = like._pixelwise(lambda m: np.zeros((height, width, *m.shape[2:]), m.dtype))
-        if like.tokens is None:
-            return dataclasses.replace(blank, extent=(height, width))
-        patch = round(like.extent[0] / like.tokens.shape[0])
-        h, w = -(-height // patch), -(-width // patch)
-        tokens = np.zeros((h, w, like.tokens.shape[2]), like.tokens.dtype)
-        return dataclasses.replace(blank, tokens=tokens, extent=(h * patch, w * patch))
-
-    def paste(self, tile: Planes, row: int, col: int, core: Core) -> None:
-        """Copy the `core`, in pixels of this image, of a tile whose first pixel is (row, col).
-
-        Cores that partition the image give every pixel one value, in whatever order they come. A
-        token cell takes the token that lies under its centre.
-        """
-        (r0, c0), (r1, c1) = core
-        for name in PIXELWISE:
-            plane, source = getattr(self, name), getattr(tile, name)
-            if plane is not None:
-                plane[r0:r1, c0:c1] = source[r0 - row : r1 - row, c0 - col : c1 - col]
-        if self.tokens is not None and tile.tokens is not None:
-            rows, below = _tokens_under(self, tile, 0, row, r0, r1)
-            columns, beside = _tokens_under(self, tile, 1, col, c0, c1)
-            self.tokens[np.ix_(rows, columns)] = tile.tokens[np.ix_(below, beside)]
-
     def crop(self, r0: int, c0: int, r1: int, c1: int) -> Planes:
         """A rectangle of the planes; the token grid stays whole."""
         return self._pixelwise(lambda m: np.ascontiguousarray(m[r0:r1, c0:c1]))
@@ -88,12 +57,3 @@ class Planes:
         maps = {name: getattr(self, name) for name in PIXELWISE}
         changed: dict[str, Any] = {n: change(m) for n, m in maps.items() if m is not None}
         return dataclasses.replace(self, **changed)
-
-
-def _tokens_under(image, tile, axis, origin, start, end):
-    """Token cells of the image with their centre in start..end; the tile's tokens under these."""
-    patch = image.extent[axis] // image.tokens.shape[axis]
-    centres = np.arange(image.tokens.shape[axis]) * patch + patch // 2
-    centres = np.minimum(centres, image.binary.shape[axis] - 1)
-    cells = np.flatnonzero((centres >= start) & (centres < end))
-    return cells, (centres[cells] - origin) * tile.tokens.shape[axis] // tile.extent[axis]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -51,13 +51,20 @@ class Remains:
 
 
 def advance(
-    remains: Remains, band: Band, width: int, *, runs: bool = False, run: Map = map
+    remains: Remains,
+    band: Band,
+    width: int,
+    *,
+    runs: bool = False,
+    keep: Callable[[pa.Table], pa.Table] = lambda table: table,
+    run: Map = map,
 ) -> tuple[Remains, pa.Table]:
     """Add a band to what is left of those above: what is left then, and the cells that are final.
 
     The table is that of `Cells`, in the raster order of first pixels over all bands, numbered from
     1 on; with `runs` it has that column too, from which `painted` makes label images. Neither the
-    height of the bands nor the sides of their pieces changes a cell. `run` maps a function over
+    height of the bands nor the sides of their pieces changes a cell. `keep` chooses the cells of a
+    table that count. `run` maps a function over
     jobs in order, as `map` does, and may do so in several threads.
     """
     tokens = Tokens.joined(remains.tokens, band.tokens)
@@ -67,7 +74,7 @@ def advance(
     tables = [remains.waiting] if remains.waiting else []
     tables += canvas.solve(runs, run)
     top = min((piece.row for piece in kept), default=band.bottom)
-    final, waiting = _divided(tables, None if band.last else top)
+    final, waiting = _divided(keep(joined(tables)), None if band.last else top)
     left = Remains(
         kept,
         tuple(sorted({cut for cut in cuts if cut > top})),
@@ -80,10 +87,27 @@ def advance(
     return left, final.drop_columns(["first_col"]).add_column(0, "id", ids)
 
 
-def _divided(tables: list[pa.Table], top: int | None) -> tuple[pa.Table, pa.Table | None]:
+def filled(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The tables that have rows, or else the first: without nuclei it lacks the columns of maps."""
+    empty, found = None, False
+    for table in tables:
+        if table.num_rows:
+            found = True
+            yield table
+        elif empty is None:
+            empty = table
+    if empty is not None and not found:
+        yield empty
+
+
+def joined(tables: Iterable[pa.Table]) -> pa.Table:
+    """One table of several."""
+    return pa.concat_tables(filled(tables))
+
+
+def _divided(table: pa.Table, top: int | None) -> tuple[pa.Table, pa.Table | None]:
     """The cells in order: those that none can come before any more, and the others."""
-    table = pa.concat_tables(tables).combine_chunks()
-    table = table.sort_by([("bbox_r0", "ascending"), ("first_col", "ascending")])
+    table = table.combine_chunks().sort_by([("bbox_r0", "ascending"), ("first_col", "ascending")])
     if top is None:
         return table, None
     final = pc.less(table["bbox_r0"], top)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+import warnings
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,17 +15,23 @@ import numpy as np
 from flax import nnx
 
 from cellvit_jax.card import ModelCard
+from cellvit_jax.inference.memory import halved
 from cellvit_jax.models import CellViT
+from cellvit_jax.sharding import over_batch
 
 Maps = dict[str, np.ndarray]
-BATCH_SIZES = {"cpu": 1}  # by platform; accelerators want more work per call
+Running: TypeAlias = dict[str, jax.Array] | Exception
+BATCH_SIZES = {"cpu": 1}  # a device, by platform; accelerators want more work per call
 DEFAULT_BATCH_SIZE = 8
 
 
 class Predictor:
     """Runs `model` on tiles of one size in batches of one size, so that it compiles once.
 
-    `card` tells how pixels are normalised. With `tokens`, the last skip is returned too.
+    `card` tells how pixels are normalised. With `tokens`, the last skip is returned too. A batch is
+    divided among the local devices, as many of them as divide `batch_size`; by default each gets
+    what suits its platform. Where a device has not enough memory, batches are halved, and the rest
+    of the work goes on with those.
     """
 
     def __init__(
@@ -33,33 +42,86 @@ class Predictor:
         batch_size: int | None = None,
         tokens: bool = False,
     ):
-        self.card = card
-        self.batch_size = batch_size or BATCH_SIZES.get(jax.default_backend(), DEFAULT_BATCH_SIZE)
+        self.card, self.tokens = card, tokens
+        self.busy = 0.0  # seconds in which the devices had work
+        self.batch_size = batch_size or _default_batch_size()
+        self._devices = max(
+            n for n in range(1, jax.local_device_count() + 1) if self.batch_size % n == 0
+        )
+        self._divided, copied = over_batch(self._devices)
         # a pure dictionary under a closed-over graph is the cheapest call there is
         graphdef, state = nnx.split(model)
-        self._state = jax.device_put(nnx.to_pure_dict(state))
+        self._state = jax.device_put(nnx.to_pure_dict(state), copied)
         self._predict = jax.jit(partial(_predict, graphdef, card, tokens))
+
+    @property
+    def weights(self) -> Any:
+        """The network's parameters and statistics, as nested dictionaries."""
+        return self._state
 
     def __call__(self, tiles: Iterable[np.ndarray]) -> Iterator[Maps]:
         """One dictionary a tile (T,T,3) uint8, in order; a batch is in flight while one is read.
 
         `binary` (T,T) uint8, `hv` (T,T,2) float32, `types` (T,T) uint8, `probabilities`
-        (T,T,classes) float16, and `tokens` (h,w,D) float32 if asked for.
+        (T,T,classes) float16, and `tokens` (h,w,D) float32 if asked for. Raises DeviceMemoryError
+        where not even single tiles fit.
         """
-        pending: tuple[int, dict[str, jax.Array]] | None = None
+        pending: tuple[list[np.ndarray], Running, float] | None = None
         remaining = iter(tiles)
-        while batch := tuple(islice(remaining, self.batch_size)):
-            running = len(batch), self._run(batch)
+        while batch := list(islice(remaining, self.batch_size)):
+            running = batch, self._run(batch), time.perf_counter()
             if pending:
-                yield from _split(*pending)
+                yield from self._finish(*pending)
             pending = running
         if pending:
-            yield from _split(*pending)
+            yield from self._finish(*pending)
 
-    def _run(self, tiles: tuple[np.ndarray, ...]) -> dict[str, jax.Array]:
+    def _finish(self, tiles: list[np.ndarray], running: Running, begun: float) -> list[Maps]:
+        maps = self._maps(tiles, running)
+        ended = time.perf_counter()
+        self.busy += ended - max(begun, self._free)
+        self._free = ended
+        return maps
+
+    _free = 0.0  # when the devices had last finished
+
+    def _maps(self, tiles: list[np.ndarray], running: Running) -> list[Maps]:
+        """The maps of every tile; in smaller batches where memory did not suffice."""
+        try:
+            if isinstance(running, Exception):
+                raise running
+            on_host = jax.device_get(running)
+            return [{k: values[i] for k, values in on_host.items()} for i in range(len(tiles))]
+        except jax.errors.JaxRuntimeError as error:
+            # a batch that was dispatched before may have been halved already
+            if self.batch_size >= len(tiles):
+                self._halve(error)
+        maps = []
+        for i in range(0, len(tiles), self.batch_size):
+            part = tiles[i : i + self.batch_size]
+            maps += self._maps(part, self._run(part))
+        return maps
+
+    def _halve(self, error: jax.errors.JaxRuntimeError) -> None:
+        self.batch_size = halved(self.batch_size // self._devices, error) * self._devices
+        warnings.warn(
+            f"the device has not enough memory: going on with batches of {self.batch_size}",
+            stacklevel=2,
+        )
+
+    def _run(self, tiles: list[np.ndarray]) -> Running:
         images = np.zeros((self.batch_size, *tiles[0].shape), np.uint8)
         images[: len(tiles)] = tiles
-        return self._predict(self._state, jax.device_put(images))
+        try:
+            return self._predict(self._state, jax.device_put(images, self._divided))
+        except jax.errors.JaxRuntimeError as error:
+            return error
+
+
+def _default_batch_size() -> int:
+    if (size := BATCH_SIZES.get(jax.default_backend())) is not None:
+        return size
+    return DEFAULT_BATCH_SIZE * jax.local_device_count()
 
 
 def _predict(graphdef, card, tokens, state, images):
@@ -72,9 +134,3 @@ def _predict(graphdef, card, tokens, state, images):
         "probabilities": jax.nn.softmax(maps["nuclei_type_map"]).astype(jnp.float16),
     }
     return kept | ({"tokens": maps["tokens"]} if tokens else {})
-
-
-def _split(count: int, maps: dict[str, jax.Array]) -> Iterator[Maps]:
-    on_host = jax.device_get(maps)
-    for i in range(count):
-        yield {name: values[i] for name, values in on_host.items()}

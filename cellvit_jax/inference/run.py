@@ -1,111 +1,137 @@
-"""`cellvit-jax segment`: images to folders of results, and a line that says what was found."""
+"""`cellvit-jax segment`: slides to folders of results, and lines that say what was found."""
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+import dataclasses
+import functools
+import shutil
+import sys
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import Progress
+from cellvit_jax import caches, checkpoint
+from cellvit_jax.errors import CellViTError, InputError, printable
+from cellvit_jax.inference import cohort, locks, progress, results
+from cellvit_jax.inference.cohort import Outcome
+from cellvit_jax.inference.predictor import Predictor
+from cellvit_jax.inference.segment import predictor_of
+from cellvit_jax.inference.slide_job import (
+    Options,
+    arguments,
+    checksum,
+    segment_slide,
+    unfinished,
+)
+from cellvit_jax.slides import Slide, open_slide
+from cellvit_jax.slides.collection import Listed, find
 
-from cellvit_jax import caches, checkpoint, exports
-from cellvit_jax.errors import InputError, OutputError
-from cellvit_jax.exports import labels, overlay
-from cellvit_jax.files import replacing_directory
-from cellvit_jax.inference.segment import Segmentation, predictor_of, segment_image
-from cellvit_jax.slides import open_image
 
-# name of an export -> file, and what writes it
-WRITERS: dict[str, tuple[str, Callable[[Segmentation, Path], None]]] = {
-    "parquet": ("cells.parquet", lambda found, path: exports.write(found.cells, path)),
-    "geojson": ("cells.geojson", lambda found, path: exports.write(found.cells, path)),
-    "json": ("cells.json", lambda found, path: exports.write(found.cells, path)),
-    "instances": (
-        "instances.tif",
-        lambda found, path: labels.write(found.instances, path, mpp=found.image.mpp),
-    ),
-    "overlay": (
-        "overlay.png",
-        lambda found, path: overlay.write(found.cells, found.image.pixels, path),
-    ),
-}
+@dataclasses.dataclass
+class Task:
+    """What is done to every slide of a run; the model is loaded when the first one is open."""
+
+    out: Path
+    model: str
+    options: Options = Options()  # noqa: RUF009, frozen
+    mpp: float | None = None
+    batch_size: int | None = None
+    overwrite: bool = False
+    quiet: bool = False
+
+    @functools.cached_property
+    def predictor(self) -> Predictor:
+        """The network, loaded on first use. Raises CheckpointError, InputError."""
+        caches.keep_compiled_programs()
+        model = checkpoint.load(self.model)
+        return predictor_of(model, self.batch_size, tokens=self.options.tokens)
+
+    @functools.cached_property
+    def _model(self) -> dict[str, str | int]:
+        """What of the model results depend on, before a device may have turned out too small."""
+        weights = checksum(self.predictor.weights)
+        return {"model": weights, "batch_size": self.predictor.batch_size}
+
+    def open(self, source: Listed) -> Slide:
+        """The slide, at the resolution that was given for it. Raises InputError."""
+        return open_slide(source.path, mpp=source.mpp if self.mpp is None else self.mpp)
+
+    def segment(self, source: Listed, slide: Slide) -> Outcome:
+        """Segments one slide, unless that is done or being done. Raises CellViTError."""
+        folder = self.out / source.name
+        made_by = self._model | arguments(source, slide, self.options)
+        with locks.held(self.out / f".{source.name}.lock") as mine:
+            if not mine:
+                return Outcome(source.name, cohort.ELSEWHERE)
+            if self.overwrite:
+                shutil.rmtree(unfinished(folder), ignore_errors=True)
+            elif folder.exists():
+                results.check_made_by(folder, made_by)
+                return Outcome(source.name, cohort.BEFORE)
+            watch = progress.watch(self.quiet)
+            report = segment_slide(slide, folder, self.predictor, self.options, made_by, watch)
+        return Outcome(source.name, cohort.DONE, report)
 
 
 def run(
-    images: Sequence[Path],
-    out: Path,
-    *,
-    model: str,
-    mpp: float | None = None,
-    export: Sequence[str] = tuple(WRITERS),
-    batch_size: int | None = None,
-    overwrite: bool = False,
-    quiet: bool = False,
-) -> None:
-    """Segment `images` with the model of that name or folder; results in `out/<image name>/`.
+    inputs: Sequence[Path], task: Task, *, extensions: Sequence[str] = (), shard: str | None = None
+) -> bool:
+    """Segment the slides that `inputs` name; results in `out/<slide's name>/`, each when complete.
 
-    A folder of results appears when it is complete. Raises `InputError` or `OutputError`, before
-    the network is run where that can be known by then.
+    A slide that fails does not stop the others; whether none did is returned. What a killed run did
+    is not done again; slides that are done already, or that another process works on, are passed
+    over. The error of a slide that is the only one is raised, as are those of arguments.
     """
-    if not images:
-        raise InputError("give at least one image")
-    folders = result_folders(images, out, overwrite)
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"--batch-size must be 1 or more, not {batch_size}")
-    caches.keep_compiled_programs()
-    opened = open_image(images[0], mpp=mpp)
-    predictor = predictor_of(checkpoint.load(model), batch_size)
-    make_folder(out)
-    for path, folder in zip(images, folders, strict=True):
-        start = time.perf_counter()
-        image = opened if path is images[0] else open_image(path, mpp=mpp)
-        console = Console(stderr=True)
-        hidden = quiet or not console.is_terminal
-        with Progress(console=console, disable=hidden, transient=True) as progress:
-            found = segment_image(image, predictor, progress.track)
-        write_results(found, folder, export)
-        if not quiet:
-            print(summary(found, time.perf_counter() - start, folder, export))
+    if task.batch_size is not None and task.batch_size < 1:
+        raise InputError(f"--batch-size must be 1 or more, not {task.batch_size}")
+    everything = find(inputs, extensions)
+    cohort.check_names(everything, task.out)
+    slides = cohort.shard(everything, shard)
+    if len(everything) == 1:
+        for source in slides:
+            say(task.segment(source, task.open(source)), task)
+        return True
+    outcomes = [attempt(source, task) for source in slides]
+    if outcomes and not task.quiet:
+        print(cohort.table(outcomes))
+    return all(outcome.state != cohort.FAILED for outcome in outcomes)
 
 
-def result_folders(images: Sequence[Path], out: Path, overwrite: bool) -> list[Path]:
-    """The folder of each image's results; equal names and results already there are refused."""
-    folders = [out / path.stem for path in images]
-    twice = [name for name, count in Counter(folders).items() if count > 1]
-    if twice:
-        raise InputError(f"several images would be written to {twice[0]}: rename one of them")
-    there = [folder for folder in folders if folder.exists()]
-    if there and not overwrite:
-        raise OutputError(f"{there[0]} is there already: give --overwrite to replace it")
-    return folders
-
-
-def make_folder(out: Path) -> None:
-    """The output folder, so that one that cannot be written is known before the network runs."""
+def attempt(source: Listed, task: Task) -> Outcome:
+    """What became of a slide, be it an error. One of the model is raised."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise OutputError(f"cannot write into {out}: {error.strerror}") from error
+        slide = task.open(source)
+    except CellViTError as error:
+        return failed(source, error)
+    _ = task.predictor
+    try:
+        outcome = task.segment(source, slide)
+    except CellViTError as error:
+        return failed(source, error)
+    except Exception as error:  # an error of ours must not end the night's work
+        traceback.print_exc()
+        return failed(source, error)
+    say(outcome, task)
+    return outcome
 
 
-def write_results(found: Segmentation, folder: Path, export: Sequence[str]) -> None:
-    """The wanted files of one image, in a folder that appears when all of them are complete."""
-    with replacing_directory(folder) as temporary:
-        for kind in export:
-            name, write = WRITERS[kind]
-            write(found, temporary / name)
+def failed(source: Listed, error: Exception) -> Outcome:
+    """The outcome of a slide with an error, which is said."""
+    reason = printable(str(error) or type(error).__name__)
+    print(f"cellvit-jax: {printable(source.name)} failed: {reason}", file=sys.stderr)
+    return Outcome(source.name, cohort.FAILED, reason=reason)
 
 
-def summary(found: Segmentation, seconds: float, folder: Path, export: Sequence[str]) -> str:
-    """Cells per class, seconds, and where the files are."""
-    counts = Counter(found.cells.column("type").tolist())
-    classes = ", ".join(
-        f"{counts[i]} {name.lower()}" for i, (name, _) in found.cells.classes.items()
-    )
-    files = ", ".join(WRITERS[kind][0] for kind in export)
-    total = f"{found.image.name}: {len(found.cells)} cells ({classes}) in {seconds:.1f} s"
-    return f"{total}\n{folder}{'/' if files else ''}: {files}"
+def say(outcome: Outcome, task: Task) -> None:
+    """What was found and where it is, on stdout; what to look at, on stderr."""
+    if outcome.report:
+        for warning in outcome.report.warnings:
+            print(f"cellvit-jax: {printable(outcome.name)}: {warning}", file=sys.stderr)
+    if task.quiet:
+        return
+    folder = task.out / outcome.name
+    if outcome.report is None:
+        print(f"{outcome.name}: {outcome.state}")
+        return
+    files = ", ".join(path.name for path in sorted(folder.iterdir()))
+    print(f"{outcome.report}\n{folder}/: {files}")

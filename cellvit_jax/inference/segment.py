@@ -1,33 +1,23 @@
-"""Every nucleus of an image: tiles through the network, planes, cells, in the image's pixels."""
+"""Every nucleus of an image or a slide, in its own pixels: the Python side of `segment`."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+import pyarrow as pa
 
-from cellvit_jax.cells import Cells, Planes, stitch
+from cellvit_jax.card import ModelCard
+from cellvit_jax.cells import Cells, joined, painted
 from cellvit_jax.errors import InputError
-from cellvit_jax.inference.predictor import Maps, Predictor
+from cellvit_jax.inference.pipeline import rows
+from cellvit_jax.inference.plan import Plan, planned
+from cellvit_jax.inference.predictor import Predictor
+from cellvit_jax.inference.report import Report
 from cellvit_jax.models import CellViT
-from cellvit_jax.slides import (
-    ImageSlide,
-    Tile,
-    open_image,
-    plan,
-    read_tile,
-    resample,
-    resample_factor,
-)
-
-MARGIN = 8  # a tile keeps an eighth of its side as context on every side of its core
-ASSUMED_MPP = 0.25
-
-Source = str | os.PathLike[str] | np.ndarray
-Track = Callable[[list[Tile]], Iterable[Tile]]
+from cellvit_jax.slides import ImageSlide, open_slide
+from cellvit_jax.slides.open import Source
+from cellvit_jax.slides.slide import Box
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,77 +30,64 @@ class Segmentation:
 
 
 def segment(
-    source: Source, model: CellViT, *, mpp: float | None = None, batch_size: int | None = None
+    source: Source,
+    model: CellViT,
+    *,
+    mpp: float | None = None,
+    batch_size: int | None = None,
+    tissue: str | None = None,
+    roi: Box | None = None,
 ) -> Cells:
-    """Every nucleus of an image, in the image's own pixels, with its type.
+    """Every nucleus of a slide or an image, in its own level-0 pixels, with its type.
 
-    `source` is a PNG, JPEG, TIFF or .npy file, or an array uint8 (H, W, 3), from 16×16 pixels up;
-    `model` comes from `cellvit_jax.load`; `mpp` (µm per pixel) wins over what the file says. An
-    image whose resolution nobody knows is taken as 0.25 µm/px, with a warning. The result does not
-    depend on `batch_size`. Raises `InputError` for what cannot be used.
+    `source` is a whole slide, a folder of DICOM files, a PNG, JPEG, TIFF or .npy file, or an array
+    uint8 (H, W, 3), from 16×16 pixels up; `model` comes from `cellvit_jax.load`; `mpp` (µm per
+    pixel) wins over what the file says. An image whose resolution nobody knows is taken as
+    0.25 µm/px, with a warning. `tissue` says where to look: "otsu" (whole slides, by default),
+    "none" (images, by default) or a mask as PNG or GeoJSON; `roi` is a box r0, c0, r1, c1 of
+    level-0 pixels. The result does not depend on `batch_size`. Raises `InputError` for what cannot
+    be used.
     """
-    return segment_image(open_image(source, mpp=mpp), predictor_of(model, batch_size)).cells
+    predictor = predictor_of(model, batch_size)
+    plan = planned(open_slide(source, mpp=mpp), predictor.card, where=tissue, roi=roi)
+    table = joined(row.table for row in rows(plan, predictor, Report(plan.slide.name)))
+    return cells_of(table, plan, predictor.card)
 
 
-def predictor_of(model: CellViT, batch_size: int | None = None) -> Predictor:
+def predictor_of(
+    model: CellViT, batch_size: int | None = None, *, tokens: bool = False
+) -> Predictor:
     """A predictor of a loaded model. Raises `InputError` for another network, or without a card."""
     if not isinstance(model, CellViT):
         what = getattr(getattr(model, "config", model), "architecture", type(model).__name__)
         raise InputError(f"this is a {what}: segmentation needs a CellViT")
     if model.card is None:
         raise InputError("this model has no card; use one that cellvit_jax.load returned")
-    return Predictor(model, model.card, batch_size=batch_size)
+    return Predictor(model, model.card, batch_size=batch_size, tokens=tokens)
 
 
-def segment_image(image: ImageSlide, predictor: Predictor, track: Track = iter) -> Segmentation:
-    """`segment` for an opened image; `track` wraps the list of tiles, to show progress."""
-    card = predictor.card
-    mpp = known_mpp(image)
-    factor = resample_factor(mpp, card.mpp)
-    seen = ImageSlide(image.name, resample(image.pixels, factor), mpp / factor)
-    tiles = plan(seen.size, card.tile, card.tile // MARGIN)
-    planes = assemble(seen.size, tiles, predictor(read_tile(seen, tile) for tile in track(tiles)))
-    instances, cells = stitch(planes)
-    if factor != 1:
-        instances, cells = enlarge(instances, image.size), cells.scaled(1 / factor, 1 / factor)
-    cells = dataclasses.replace(cells, classes=card.cell_classes, mpp=mpp)
-    return Segmentation(dataclasses.replace(image, mpp=mpp), instances, cells)
+def segment_image(image: ImageSlide, predictor: Predictor) -> Segmentation:
+    """`segment` for an image in memory, with its label image."""
+    plan = planned(image, predictor.card)
+    found = rows(plan, predictor, Report(image.name), runs=True)
+    table = joined(row.table for row in found)
+    instances = enlarge(painted(table, plan.view.size), image.size)
+    cells = cells_of(table.drop_columns(["runs"]), plan, predictor.card)
+    return Segmentation(dataclasses.replace(image, mpp=plan.mpp), instances, cells)
 
 
-def known_mpp(image: ImageSlide) -> float:
-    """The image's resolution in µm per pixel; warns where it has to be assumed."""
-    if image.mpp is not None:
-        return image.mpp
-    warnings.warn(
-        f"{image.name} does not say its resolution: taken as {ASSUMED_MPP} µm per pixel (40×); "
-        "give mpp if that is wrong",
-        stacklevel=2,
-    )
-    return ASSUMED_MPP
-
-
-def assemble(
-    size: tuple[int, int], tiles: list[Tile], maps: Iterator[Maps], normalise: str = "fixed"
-) -> Planes:
-    """The planes of an image (height, width) from the maps of its tiles, in the tiles' order."""
-    planes = None
-    for tile, tile_maps in zip(tiles, maps, strict=True):
-        part = Planes.of(
-            tile_maps["binary"],
-            tile_maps["hv"],
-            tile_maps["types"],
-            probabilities=tile_maps["probabilities"],
-            normalise=normalise,
-        )
-        if planes is None:
-            planes = Planes.blank(*size, like=part)
-        planes.paste(part, tile.row, tile.col, tile.core)
-    assert planes is not None, "a plan has at least one tile"
-    return planes
+def cells_of(table: pa.Table, plan: Plan, card: ModelCard) -> Cells:
+    """Cells in level-0 pixels from a table of the pipeline."""
+    cells = Cells(table)
+    if plan.view.factor != 1:
+        cells = cells.scaled(1 / plan.view.factor, 1 / plan.view.factor)
+    return dataclasses.replace(cells, classes=card.cell_classes, mpp=plan.mpp)
 
 
 def enlarge(instances: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """An instance map at another `size` (height, width), every pixel taking its nearest."""
+    if instances.shape == size:
+        return instances
     rows, columns = (
         np.minimum(((np.arange(n) + 0.5) * old / n).astype(int), old - 1)
         for n, old in zip(size, instances.shape, strict=True)

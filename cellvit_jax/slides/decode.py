@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cellvit_jax.errors import InputError, MissingExtraError
 from cellvit_jax.slides.limits import check_size
-from cellvit_jax.slides.resolution import from_description, from_dpi
+from cellvit_jax.slides.resolution import from_description, from_dpi, from_tiff_tags
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -25,7 +25,6 @@ Decoded = tuple[np.ndarray, float | None]
 
 # uncompressed, CCITT, LZW, JPEG, deflate, PackBits, LZMA, Zstandard
 PILLOW_COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000}
-DOTS_PER_INCH = {2: 1.0, 3: 2.54}  # by the value of a TIFF's ResolutionUnit
 
 DECODING = threading.Lock()  # held while settings that belong to the whole process are changed
 
@@ -104,7 +103,7 @@ def _read_tiff(path: Path) -> Decoded:
         page = tiff.pages[0]
         _check_tiff(path, page)
         _check_single(path, [page.shape for page in tiff.pages])
-        mpp = from_description(page.description) or from_dpi(_dpi(page))
+        mpp = from_description(page.description) or from_tiff_tags(page)
         pillow = page.compression in PILLOW_COMPRESSIONS
         return (_tiff_by_pillow if pillow else _tiff_by_imagecodecs)(path, page), mpp
 
@@ -123,12 +122,6 @@ def _check_tiff(path: Path, page: TiffPage) -> None:
     end = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)))
     if end > path.stat().st_size:
         raise InputError(f"{path} is incomplete: its pixels reach beyond the end of the file")
-
-
-def _dpi(page: TiffPage) -> tuple[float, float]:
-    x, y = page.resolution
-    scale = DOTS_PER_INCH.get(page.resolutionunit, 0.0)
-    return x * scale, y * scale
 
 
 def _tiff_by_pillow(path: Path, page: TiffPage) -> np.ndarray:
@@ -175,12 +168,10 @@ def _rgb(image: Image.Image) -> np.ndarray:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 READERS = {
     b"\x89PNG\r\n\x1a\n": _read_png,
     b"\xff\xd8\xff": _read_jpeg,
-    b"II*\0": _read_tiff,
-    b"MM\0*": _read_tiff,
-    b"II+\0": _read_tiff,
-    b"MM\0+": _read_tiff,
     b"\x93NUMPY": _read_npy,
+    **dict.fromkeys(TIFF_SIGNATURES, _read_tiff),
 }

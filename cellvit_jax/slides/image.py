@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from cellvit_jax.errors import InputError
 from cellvit_jax.slides import decode
+from cellvit_jax.slides.collection import slide_name
 from cellvit_jax.slides.limits import check_size
 from cellvit_jax.slides.resolution import check_mpp
+from cellvit_jax.slides.slide import Box
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,7 +30,19 @@ class ImageSlide:
         """(height, width) in pixels."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
-    def read(self, row: int, col: int, height: int, width: int) -> npt.NDArray[np.uint8]:
+    @property
+    def bounds(self) -> Box:
+        """All of it."""
+        return 0, 0, *self.size
+
+    @property
+    def downsamples(self) -> tuple[float, ...]:
+        """There are no smaller copies."""
+        return (1.0,)
+
+    def read(
+        self, row: int, col: int, height: int, width: int, level: int = 0
+    ) -> npt.NDArray[np.uint8]:
         """A view of the pixels (height, width, 3) from `row, col`."""
         return self.pixels[row : row + height, col : col + width]
 
@@ -53,7 +67,7 @@ def open_image(
         return ImageSlide("array", _checked(source, "the array"), mpp)
     path = Path(source)
     pixels, found = decode.read(path)
-    return ImageSlide(path.stem, _checked(pixels, str(path)), mpp or found)
+    return ImageSlide(slide_name(path), _checked(pixels, str(path)), mpp or found)
 
 
 def _checked(pixels: np.ndarray, what: str) -> npt.NDArray[np.uint8]:

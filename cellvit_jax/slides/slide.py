@@ -5,9 +5,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+Box = tuple[int, int, int, int]  # r0, c0, r1, c1, end exclusive
+
 
 class Slide(Protocol):
-    """An image of any size that is read by the rectangle."""
+    """An image of any size, with or without smaller copies of itself, that is read by rectangle."""
 
     @property
     def name(self) -> str:
@@ -21,5 +23,18 @@ class Slide(Protocol):
     def mpp(self) -> float | None:
         """µm per level-0 pixel, None where nothing says so."""
 
-    def read(self, row: int, col: int, height: int, width: int) -> npt.NDArray[np.uint8]:
-        """The RGB pixels (height, width, 3) from `row, col`, a rectangle inside the slide."""
+    @property
+    def bounds(self) -> Box:
+        """The part of level 0 that was scanned; outside of it there is nothing to see."""
+
+    @property
+    def downsamples(self) -> tuple[float, ...]:
+        """Level-0 pixels per pixel of each level, from 1 upward."""
+
+    def read(
+        self, row: int, col: int, height: int, width: int, level: int = 0
+    ) -> npt.NDArray[np.uint8]:
+        """RGB pixels (height, width, 3) of a rectangle inside a level, in that level's pixels.
+
+        May be called by several threads. Raises InputError for pixels that cannot be decoded.
+        """

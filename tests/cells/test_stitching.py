@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellvit_jax.cells import Planes, edges, extract_cells, stitch
+from cellvit_jax.cells import (
+    Band,
+    Cells,
+    Piece,
+    Planes,
+    Remains,
+    advance,
+    extract_cells,
+    stitch,
+)
 from cellvit_jax.cells.energy import RADIUS
 from cellvit_jax.slides.tiles import plan
 from tests.cells.records import LARGE, SMALL, boxes, record
@@ -85,29 +94,23 @@ def network(maps, tile):
     return [np.ascontiguousarray(m[rows, columns]) for m in padded]
 
 
-@pytest.mark.parametrize("size", [(512, 512), (300, 411)])
+def pieces(maps, tiles):
+    """The cores of tiles whose maps a network without edge effects made."""
+    for tile in tiles:
+        (r0, c0), (r1, c1) = tile.core
+        part = Planes.of(*network(maps, tile))
+        window = r0 - tile.row, c0 - tile.col, r1 - tile.row, c1 - tile.col
+        yield Piece.of(part.crop(*window), r0, c0)
+
+
+@pytest.mark.parametrize("size", [(512, 512), (300, 411), (40, 200)])
 @pytest.mark.parametrize("order", [1, -1])
 def test_tiles_as_one(size, order):
     maps = [m[: size[0], : size[1]] for m in record("crowded-512").maps]
-    image = None
-    for tile in plan(size, 256, RADIUS)[::order]:
-        part = Planes.of(*network(maps, tile))
-        image = image or Planes.blank(*size, like=part)
-        image.paste(part, tile.row, tile.col, tile.core)
-    np.testing.assert_array_equal(image.edge, edges(np.ascontiguousarray(maps[1]), "fixed"))
-    _, cells = stitch(image, block=100)
+    band = Band(list(pieces(maps, plan(size, 256, RADIUS)[::order])), size[0], True)
+    _, table = advance(Remains(), band, size[1])
     _, whole = extract_cells(*maps, normalise="fixed")
-    assert same(cells, whole)
-
-
-def test_tile_larger_than_the_image():
-    maps = [m[:40, :200] for m in record("crowded-512").maps]
-    (tile,) = plan((40, 200), 256, 32)
-    part = Planes.of(*network(maps, tile))
-    image = Planes.blank(40, 200, like=part)
-    image.paste(part, tile.row, tile.col, tile.core)
-    np.testing.assert_array_equal(image.binary, maps[0])
-    np.testing.assert_array_equal(image.types, maps[2])
+    assert same(Cells(table), whole)
 
 
 def test_probabilities_and_tokens_survive():
@@ -116,37 +119,9 @@ def test_probabilities_and_tokens_survive():
     probabilities = rng.random((512, 512, 6), np.float32)
     tokens = rng.random((32, 32, 4), np.float32)
     _, whole = extract_cells(*maps, probabilities=probabilities, tokens=tokens, normalise="fixed")
-    image = Planes.blank(
-        512, 512, like=Planes.of(*maps, probabilities=probabilities, tokens=tokens)
-    )
-    for row in (0, 256):
-        tile = Planes.of(
-            *(m[row : row + 256] for m in maps),
-            probabilities=probabilities[row : row + 256],
-            tokens=tokens[row // 16 : row // 16 + 16],
-        )
-        image.paste(tile, row, 0, ((row, 0), (row + 256, 512)))
-    np.testing.assert_array_equal(image.tokens, tokens)
-    image.edge[:] = edges(maps[1], "fixed")
-    _, cells = stitch(image, block=200)
+    planes = Planes.of(*maps, probabilities=probabilities, tokens=tokens)
+    _, cells = stitch(planes, block=200)
     assert same(cells, whole)
-
-
-def test_tokens_of_tiles_off_the_grid():
-    """A token cell of the image takes the token under its centre, also of a coarser grid."""
-    tile = Planes(
-        *np.zeros((3, 64, 64), np.uint8),
-        tokens=np.arange(16.0).reshape(4, 4, 1),
-        extent=(64, 64),
-    )
-    image = Planes.blank(100, 130, like=tile)
-    assert image.tokens.shape == (7, 9, 1)
-    image.tokens[:] = -1
-    image.paste(tile, 30, 50, ((35, 60), (94, 114)))
-    for (i, j), token in np.ndenumerate(image.tokens[..., 0]):
-        r, c = min(16 * i + 8, 99), min(16 * j + 8, 129)
-        inside = 35 <= r < 94 and 60 <= c < 114
-        assert token == ((r - 30) // 16 * 4 + (c - 50) // 16 if inside else -1)
 
 
 def test_nothing_to_find():

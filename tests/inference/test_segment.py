@@ -6,9 +6,8 @@ import pytest
 
 import cellvit_jax as cj
 from cellvit_jax import metrics, zoo
-from cellvit_jax.cells import Planes
 from cellvit_jax.errors import InputError
-from cellvit_jax.inference.segment import assemble, predictor_of, segment_image
+from cellvit_jax.inference.segment import predictor_of, segment_image
 from cellvit_jax.slides import ImageSlide, open_image, plan
 from tests.networks import make, small_config
 
@@ -127,22 +126,3 @@ def test_an_unknown_resolution_is_taken_as_a_quarter_micrometre_and_said(model):
 def test_a_model_without_a_card_is_refused():
     with pytest.raises(InputError, match="no card"):
         cj.segment(np.zeros((64, 64, 3), np.uint8), make(small_config()), mpp=0.25)
-
-
-def test_the_order_of_tiles_does_not_matter():
-    size, rng = (100, 130), np.random.default_rng(0)
-    tiles = plan(size, 64, 12)
-    maps = [
-        {
-            "binary": rng.integers(0, 2, (64, 64), np.uint8),
-            "hv": rng.uniform(-1, 1, (64, 64, 2)).astype(np.float32),
-            "types": rng.integers(0, 3, (64, 64), np.uint8),
-            "probabilities": rng.uniform(size=(64, 64, 3)).astype(np.float32),
-        }
-        for _ in tiles
-    ]
-    one = assemble(size, tiles, iter(maps))
-    other = assemble(size, tiles[::-1], iter(maps[::-1]))
-    for name in ("binary", "edge", "types", "probabilities"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-    assert isinstance(one, Planes)

@@ -1,13 +1,12 @@
 """Tiles: their cores partition the image, their margins hold, their padding is a reflection."""
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cellvit_jax.errors import InputError
-from cellvit_jax.slides import ImageSlide, plan, read_tile, resample, resample_factor
+from cellvit_jax.slides import ImageSlide, plan, read_tile
 
 sides = st.integers(16, 160)
 layouts = st.integers(8, 128).flatmap(
@@ -72,40 +71,3 @@ def test_tiles_are_windows_of_the_reflected_image(size, layout):
         row, col = tile.row + side, tile.col + side
         found = read_tile(slide, tile)
         np.testing.assert_array_equal(found, padded[row : row + side, col : col + side])
-
-
-@pytest.mark.parametrize(
-    ("mpp", "factor"),
-    [(0.25, 1), (0.262, 1), (0.238, 1), (0.263, 1.052), (0.237, 0.948), (0.5, 2), (0.125, 0.5)],
-)
-def test_resolutions_within_5_percent_count_as_equal(mpp, factor):
-    assert resample_factor(mpp, 0.25) == pytest.approx(factor)
-
-
-def test_factor_1_returns_the_very_pixels(picture):
-    assert resample(picture, 1.0) is picture
-
-
-@given(factor=st.floats(0.3, 0.95) | st.floats(1.05, 3), n=st.integers(40, 120))
-def test_pixel_centres_lie_where_the_coordinates_say(factor, n):
-    """On a ramp the value is the place: 2 grey levels a pixel, away from the edges.
-
-    Rounding costs 0.5, averaging a ramp of steps 0.25 at most; half a pixel would be 1.
-    """
-    ramp = np.broadcast_to(2 * np.arange(n)[:, None, None], (n, 16, 3)).astype(np.uint8)
-    resampled = resample(np.ascontiguousarray(ramp), factor)
-    assert resampled.shape[0] == round(n * factor)
-    place = (np.arange(resampled.shape[0]) + 0.5) / factor - 0.5
-    inside = (place > 4) & (place < n - 5)
-    assert np.abs(resampled[inside, 0, 0] - 2 * place[inside]).max() <= 0.75
-
-
-def test_shrinking_averages(picture):
-    expected = cv2.blur(picture.astype(np.float32), (2, 2), anchor=(0, 0))[::2, ::2]
-    assert np.abs(resample(picture, 0.5)[:-1, :-1] - expected[:-1, :-1]).max() <= 0.5
-
-
-@pytest.mark.parametrize("factor", [1e-3, 4000, float("inf")])
-def test_a_resolution_that_leaves_nothing_or_too_much_is_an_error(picture, factor):
-    with pytest.raises(InputError, match="check the µm per pixel"):
-        resample(picture, factor)

@@ -1,0 +1,221 @@
+"""A slide from pixels to cells: read → predict → extract → stitch, all at the same time.
+
+Every stage is a generator over the one before it; between them are bounded queues, so that a slow
+stage holds up those before it, and memory is bounded by the work in flight.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cellvit_jax.cells import Band, Piece, Planes, Remains, Tokens, advance
+from cellvit_jax.cells.energy import RADIUS
+from cellvit_jax.errors import InputError
+from cellvit_jax.inference.cores import usable_cores
+from cellvit_jax.inference.plan import Plan
+from cellvit_jax.inference.predictor import Maps, Predictor
+from cellvit_jax.inference.queues import ahead, parallel
+from cellvit_jax.inference.report import Report
+from cellvit_jax.slides import Tile, read_tile
+
+Place = tuple[int, int]  # row and column in the grid
+Predict = Callable[[Iterable[np.ndarray]], Iterator[Maps]]
+CELL = 16  # pixels of the side of a token cell of the image, whatever the network's patches
+BLANK = 255  # what the network is shown instead of a tile that cannot be read
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Seen:
+    """What is left of a tile: the nucleus pixels of its core, and its tokens if wanted."""
+
+    place: Place
+    piece: Piece | None
+    tokens: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+    """A row of the grid done: its number, what it leaves to the next, and the cells now final.
+
+    The table has the columns of `Cells`, in the view's pixels.
+    """
+
+    number: int
+    remains: Remains
+    table: pa.Table
+
+
+def rows(
+    plan: Plan,
+    predictor: Predictor,
+    report: Report,
+    *,
+    after: Row | None = None,
+    done: Sequence[Seen] = (),
+    runs: bool = False,
+    watch: Callable[[Iterator[Seen]], Iterator[Seen]] = lambda seen: seen,
+    workers: int | None = None,
+) -> Iterator[Row]:
+    """The rows of the plan's grid, from the one below `after` on, of which the tiles `done` are.
+
+    Tiles go through the network in the batches of an uninterrupted run, wherever this one begins.
+    With `runs` the tables have that column, for label images. `watch` is shown every tile that
+    comes out of the network. `workers` is the number of threads beside the network's, by default
+    the cores that this process may use.
+    """
+    workers = workers or usable_cores()
+    places = plan.places
+    first = len(done) + int(
+        np.searchsorted(places[:, 0], after.number if after else -1, side="right")
+    )
+    begin = first - first % predictor.batch_size
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(workers))
+        tiles = _closing(stack, read(plan, places[begin:], report, pool, workers + 1))
+        maps = _closing(stack, ahead(predict(tiles, predictor), 2))
+        fresh = itertools.islice(maps, first - begin, None)
+        seen = _closing(stack, extract(fresh, report, pool, workers + 1))
+        new = _closing(stack, watch(seen))
+        yield from assemble(plan, itertools.chain(done, new), report, pool, after, runs)
+
+
+def _closing(stack: ExitStack, stage: Iterator[Any]) -> Iterator[Any]:
+    """Stages are closed from the last to the first, whatever ends the work."""
+    return stack.enter_context(closing(stage))  # type: ignore[type-var]
+
+
+def read(
+    plan: Plan, places: np.ndarray, report: Report, pool: Executor, depth: int
+) -> Iterator[tuple[Tile, Place, np.ndarray | None]]:
+    """The tiles at `places` with their pixels, None where the report says that they are lost."""
+
+    def read_one(place: np.ndarray):
+        at = int(place[0]), int(place[1])
+        tile = plan.grid[at]
+        try:
+            with report.stage("read"):
+                return tile, at, read_tile(plan.view, tile)
+        except InputError as error:
+            x, y = (round(n / plan.view.factor) for n in (max(tile.col, 0), max(tile.row, 0)))
+            report.lost(x, y, str(error))
+            return tile, at, None
+
+    return parallel(read_one, places, pool, depth)
+
+
+def predict(
+    tiles: Iterable[tuple[Tile, Place, np.ndarray | None]], network: Predict
+) -> Iterator[tuple[Tile, Place, Maps | None]]:
+    """The tiles with their maps in place of their pixels."""
+    ours, theirs = itertools.tee(tiles)
+    images = (_or_blank(tile, pixels) for tile, _, pixels in theirs)
+    for (tile, place, pixels), maps in zip(ours, network(images), strict=True):
+        yield tile, place, maps if pixels is not None else None
+
+
+def _or_blank(tile: Tile, pixels: np.ndarray | None) -> np.ndarray:
+    return np.full((tile.size, tile.size, 3), BLANK, np.uint8) if pixels is None else pixels
+
+
+def extract(
+    tiles: Iterable[tuple[Tile, Place, Maps | None]], report: Report, pool: Executor, depth: int
+) -> Iterator[Seen]:
+    """What is left of each tile when its maps are no longer needed."""
+
+    def extract_one(item: tuple[Tile, Place, Maps | None]) -> Seen:
+        tile, place, maps = item
+        if maps is None:
+            return Seen(place, None)
+        with report.stage("extract"):
+            return Seen(place, piece_of(tile, maps), tokens_of(tile, maps.get("tokens")))
+
+    return parallel(extract_one, tiles, pool, depth)
+
+
+def piece_of(tile: Tile, maps: Maps) -> Piece:
+    """The nucleus pixels of a tile's core."""
+    (r0, c0), (r1, c1) = tile.core
+    rows, cols = (
+        slice(max(first - origin - RADIUS, 0), end - origin + RADIUS)
+        for origin, first, end in ((tile.row, r0, r1), (tile.col, c0, c1))
+    )
+    around = Planes.of(
+        maps["binary"][rows, cols],
+        maps["hv"][rows, cols],
+        maps["types"][rows, cols],
+        probabilities=maps["probabilities"][rows, cols],
+    )
+    top, left = r0 - tile.row - rows.start, c0 - tile.col - cols.start
+    return Piece.of(around.crop(top, left, top + r1 - r0, left + c1 - c0), r0, c0)
+
+
+def tokens_of(tile: Tile, tokens: np.ndarray | None) -> np.ndarray | None:
+    """The tokens of the image's token cells that begin in a tile's core, (h, w, D)."""
+    if tokens is None:
+        return None
+    rows, cols = (
+        np.clip((token_cells(*span) * CELL + CELL // 2 - origin) * n // tile.size, 0, n - 1)
+        for origin, span, n in zip(
+            (tile.row, tile.col), zip(*tile.core, strict=True), tokens.shape, strict=False
+        )
+    )
+    return tokens[np.ix_(rows, cols)]
+
+
+def token_cells(first: int, end: int) -> np.ndarray:
+    """Along an axis, the token cells of an image that begin in pixels `first` to `end`."""
+    return np.arange(-(-first // CELL), -(-end // CELL))
+
+
+def assemble(
+    plan: Plan,
+    seen: Iterator[Seen],
+    report: Report,
+    pool: Executor,
+    after: Row | None,
+    runs: bool,
+) -> Iterator[Row]:
+    """The rows of the grid as they become complete; rows without tiles and cells are left out."""
+    remains, first = (after.remains, after.number + 1) if after else (Remains(), 0)
+    last, width = len(plan.grid.rows) - 1, plan.view.size[1]
+    for number in range(first, last + 1):
+        tiles = list(itertools.islice(seen, int(plan.wanted[number].sum())))
+        if not (tiles or remains.pieces or number == last):
+            continue
+        pieces = [tile.piece for tile in tiles if tile.piece]
+        tokens = token_rows(plan, number, tiles, remains.tokens)
+        band = Band(pieces, plan.grid.rows[number][2], number == last, tokens)
+        with report.stage("stitch"):
+            remains, table = advance(
+                remains, band, width, runs=runs, keep=plan.counted, run=partial(spread, pool)
+            )
+        yield Row(number, remains, table)
+
+
+def token_rows(plan: Plan, number: int, tiles: list[Seen], above: Tokens | None) -> Tokens | None:
+    """The rows of the image's token grid that begin in a row of the plan's grid, if any."""
+    grids = [tile.tokens for tile in tiles if tile.tokens is not None]
+    grids += [above.grid] if above else []
+    rows, cols = token_cells(*plan.grid.rows[number][1:]), token_cells(0, plan.view.size[1])
+    if not grids or not len(rows):
+        return None
+    grid = np.zeros((len(rows), len(cols), grids[0].shape[2]), np.float32)
+    for tile in tiles:
+        if tile.tokens is not None:
+            left = token_cells(*plan.grid.cols[tile.place[1]][1:])[0]
+            grid[:, left : left + tile.tokens.shape[1]] = tile.tokens
+    return Tokens(grid, (len(rows) * CELL, len(cols) * CELL), int(rows[0]) * CELL)
+
+
+def spread(pool: Executor, function: Callable, jobs: Iterable) -> Iterator[Any]:
+    """`map` in the threads of a pool."""
+    return parallel(function, jobs, pool, 2 * usable_cores())

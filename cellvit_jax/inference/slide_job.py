@@ -1,0 +1,143 @@
+"""One slide, from a file to a folder of results: what a cohort does again and again."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+import zlib
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pyarrow.compute as pc
+
+from cellvit_jax import __version__
+from cellvit_jax.files import replacing_directory
+from cellvit_jax.inference import results
+from cellvit_jax.inference.journal import Journal
+from cellvit_jax.inference.pipeline import rows
+from cellvit_jax.inference.plan import Plan, planned
+from cellvit_jax.inference.predictor import Predictor
+from cellvit_jax.inference.progress import Watch
+from cellvit_jax.inference.report import Report
+from cellvit_jax.slides import Slide
+from cellvit_jax.slides.collection import Listed
+from cellvit_jax.slides.slide import Box
+
+UNFINISHED = ".unfinished"  # the ending of the folder that a run goes on from
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the result of a slide depends on beside the slide and the model; `export` is files."""
+
+    export: tuple[str, ...] = tuple(results.WRITERS)
+    tissue: str | None = None
+    roi: Box | None = None
+    tokens: bool = False
+
+
+def arguments(source: Listed, slide: Slide, options: Options) -> dict[str, Any]:
+    """What a result depends on beside the model, as plain values: equal for runs that are equal."""
+    files = [source.path, *source.path.iterdir()] if source.path.is_dir() else [source.path]
+    stats = [path.stat() for path in files]
+    values = dataclasses.asdict(options)
+    if options.tissue and Path(options.tissue).is_file():
+        values["mask"] = f"{zlib.crc32(Path(options.tissue).read_bytes()):08x}"
+    return values | {
+        "version": __version__,
+        "slide": source.path.name,
+        "bytes": sum(stat.st_size for stat in stats),
+        "modified": max(stat.st_mtime_ns for stat in stats),
+        "mpp": slide.mpp,
+    }
+
+
+def unfinished(folder: Path) -> Path:
+    """Where the journal of a folder of results is until that is there."""
+    return folder.with_name(folder.name + UNFINISHED)
+
+
+def checksum(weights: Any) -> str:
+    """Of the weights of a network, to tell models apart that have one name."""
+    code = 0
+    for leaf in jax.tree.leaves(weights):
+        code = zlib.crc32(np.ascontiguousarray(jax.device_get(leaf)).view(np.uint8).data, code)
+    return f"{code:08x}"
+
+
+def segment_slide(
+    slide: Slide, folder: Path, predictor: Predictor, options: Options, made_by: dict, watch: Watch
+) -> Report:
+    """Segments `slide` into `folder`, which appears when it is complete.
+
+    What was done by a run that was killed is not done again. Raises CellViTError.
+    """
+    begun, busy = time.perf_counter(), predictor.busy
+    plan = planned(slide, predictor.card, where=options.tissue, roi=options.roi)
+    report = Report(slide.name, tiles=len(plan.places), square_mm=plan.square_mm)
+    export = _possible(plan, options.export, report)
+    with Journal(unfinished(folder), made_by) as journal:
+        _run(plan, predictor, journal, report, watch, runs="instances" in export)
+        found = results.Found(plan, predictor.card, journal.tables)
+        with replacing_directory(folder) as temporary:
+            with report.stage("write"):
+                results.write(found, temporary, export)
+            _count(found, report)
+            report.wall = time.perf_counter() - begun
+            report.busy = predictor.busy - busy
+            results.write_report(report.to_dict() | {"arguments": made_by}, temporary)
+    shutil.rmtree(unfinished(folder), ignore_errors=True)
+    return report
+
+
+def _possible(plan: Plan, export: tuple[str, ...], report: Report) -> tuple[str, ...]:
+    if "instances" not in export or results.labelled(plan):
+        return export
+    report.warnings.append(
+        f"no instances.tif: a label image has up to {results.MOST_LABELLED:,} pixels"
+    )
+    return tuple(kind for kind in export if kind != "instances")
+
+
+def _run(
+    plan: Plan, predictor: Predictor, journal: Journal, report: Report, watch: Watch, *, runs: bool
+) -> None:
+    report.failed = list(journal.lost)
+    before = len(journal.tiles) + (
+        int(plan.wanted[: journal.after.number + 1].sum()) if journal.after else 0
+    )
+    shown = partial(watch, name=report.name, done=before, total=report.tiles)
+    stream = rows(
+        plan,
+        predictor,
+        report,
+        after=journal.after,
+        done=journal.tiles,
+        runs=runs,
+        watch=lambda seen: journal.keep(shown(seen), report.failed),
+    )
+    for row in stream:
+        with report.stage("journal"):
+            journal.add(row, report.failed)
+
+
+def _count(found: results.Found, report: Report) -> None:
+    names = {i: name for i, (name, _) in found.card.cell_classes.items()}
+    report.cells = Counter(dict.fromkeys(names.values(), 0))
+    for table in found.tables():
+        for pair in pc.value_counts(table["type"]).to_pylist():
+            report.cells[names.get(pair["values"], f"class {pair['values']}")] += pair["counts"]
+    if not report.tiles:
+        report.warnings.append("no tissue: nothing was looked at (see --tissue)")
+    elif not report.cells.total():
+        report.warnings.append("no cells")
+    if report.failed:
+        report.warnings.append(
+            f"{len(report.failed)} of {report.tiles} tiles could not be read: "
+            f"{report.failed[0]['reason']}"
+        )

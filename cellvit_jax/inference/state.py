@@ -1,0 +1,121 @@
+"""What a run has in memory between two rows, as arrays that a file can hold."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from cellvit_jax.cells import Piece, Remains, Tokens
+from cellvit_jax.inference.pipeline import Seen
+
+Arrays = dict[str, np.ndarray]
+
+
+def to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """The arrays as a .npz file; equal arrays, equal bytes."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def from_bytes(data: bytes) -> Arrays:
+    """The inverse of `to_bytes`."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        return dict(file)
+
+
+def table_to_bytes(table: pa.Table) -> bytes:
+    """A table as a compressed Arrow stream."""
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        writer.write_table(table.combine_chunks())
+    return sink.getvalue().to_pybytes()
+
+
+def table_from_bytes(data: bytes) -> pa.Table:
+    """The inverse of `table_to_bytes`."""
+    with pa.ipc.open_stream(data) as reader:
+        return reader.read_all()
+
+
+def pack_remains(remains: Remains) -> Arrays:
+    """`Remains` as arrays."""
+    arrays = pack_pieces(remains.pieces)
+    arrays["numbers"] = np.array([remains.line, remains.found, *remains.cuts], np.int64)
+    if remains.waiting is not None:
+        arrays["waiting"] = np.frombuffer(table_to_bytes(remains.waiting), np.uint8)
+    if remains.tokens is not None:
+        arrays["grid"] = remains.tokens.grid
+        arrays["place"] = np.array([*remains.tokens.extent, remains.tokens.above], np.int64)
+    return arrays
+
+
+def unpack_remains(arrays: Arrays) -> Remains:
+    """The inverse of `pack_remains`."""
+    line, found, *cuts = arrays["numbers"].tolist()
+    waiting = table_from_bytes(arrays["waiting"].tobytes()) if "waiting" in arrays else None
+    tokens = None
+    if "grid" in arrays:
+        rows, columns, above = arrays["place"].tolist()
+        tokens = Tokens(arrays["grid"], (rows, columns), above)
+    return Remains(tuple(unpack_pieces(arrays)), tuple(cuts), line, waiting, found, tokens)
+
+
+def pack_pieces(pieces: Sequence[Piece]) -> Arrays:
+    """Pieces as arrays, end to end."""
+    frames = [(p.row, p.col, *p.mask.shape, len(p.edge), p.context) for p in pieces]
+    arrays = {
+        "frames": np.array(frames, np.int64).reshape(-1, 6),
+        "masks": _joined([np.packbits(p.mask) for p in pieces], np.uint8),
+        "edge": _joined([p.edge for p in pieces], np.float32),
+        "types": _joined([p.types for p in pieces], np.uint8),
+    }
+    if pieces and pieces[0].probabilities is not None:
+        arrays["probabilities"] = np.concatenate([p.probabilities for p in pieces])
+    return arrays
+
+
+def unpack_pieces(arrays: Arrays) -> list[Piece]:
+    """The inverse of `pack_pieces`."""
+    pieces, start, byte = [], 0, 0
+    for row, col, height, width, count, context in arrays["frames"].tolist():
+        end, stop = start + count, byte + -(-height * width // 8)
+        bits = np.unpackbits(arrays["masks"][byte:stop], count=height * width)
+        pieces.append(
+            Piece(
+                row,
+                col,
+                bits.reshape(height, width),
+                arrays["edge"][start:end],
+                arrays["types"][start:end],
+                arrays["probabilities"][start:end] if "probabilities" in arrays else None,
+                bool(context),
+            )
+        )
+        start, byte = end, stop
+    return pieces
+
+
+def pack_seen(tiles: Sequence[Seen]) -> Arrays:
+    """Tiles that are through the network as arrays."""
+    arrays = pack_pieces([tile.piece for tile in tiles if tile.piece])
+    arrays["places"] = np.array([(*tile.place, tile.piece is not None) for tile in tiles], np.int64)
+    grids = {f"tokens{i}": t.tokens for i, t in enumerate(tiles) if t.tokens is not None}
+    return arrays | grids
+
+
+def unpack_seen(arrays: Arrays) -> list[Seen]:
+    """The inverse of `pack_seen`."""
+    pieces = iter(unpack_pieces(arrays))
+    return [
+        Seen((row, col), next(pieces) if has_piece else None, arrays.get(f"tokens{i}"))
+        for i, (row, col, has_piece) in enumerate(arrays["places"].tolist())
+    ]
+
+
+def _joined(parts: list[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype)
