@@ -46,6 +46,7 @@ def segment(
     batch_size: int | None = None,
     extension: tuple[str, ...] = (),
     shard: str | None = None,
+    scheduler: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -69,6 +70,7 @@ def segment(
         batch_size: tiles per call of the network; by default 1 on CPU, 8 a device elsewhere.
         extension: of folders, take only files that end so.
         shard: take only every n-th slide: i/n, i from 0 to n - 1, for job arrays.
+        scheduler: address of a dask scheduler whose workers are to do the work.
         overwrite: replace results that are there already, and forget what is unfinished.
         quiet: print nothing but errors and warnings.
     """
@@ -77,7 +79,7 @@ def segment(
 
     options = Options(tuple(export), tissue, parse_roi(roi), tokens)
     task = Task(out, model, options, mpp, batch_size, overwrite, quiet)
-    if not run(slides, task, extensions=extension, shard=shard):
+    if not run(slides, task, extensions=extension, shard=shard, scheduler=scheduler):
         sys.exit(SOME_FAILED)
 
 

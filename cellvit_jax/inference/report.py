@@ -12,6 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+_adding = threading.Lock()
+
 
 @dataclasses.dataclass
 class Report:
@@ -30,9 +32,6 @@ class Report:
     failed: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     warnings: list[str] = dataclasses.field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self._adding = threading.Lock()
-
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Adds the time of the block to a stage."""
@@ -40,12 +39,12 @@ class Report:
         try:
             yield
         finally:
-            with self._adding:
+            with _adding:
                 self.seconds[name] += time.perf_counter() - begun
 
     def lost(self, x: int, y: int, reason: str) -> None:
         """A tile that could not be read, at a level-0 pixel."""
-        with self._adding:
+        with _adding:
             if not any((tile["x"], tile["y"]) == (x, y) for tile in self.failed):
                 self.failed.append({"x": x, "y": y, "reason": reason})
 

@@ -7,7 +7,7 @@ import functools
 import shutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cellvit_jax import caches, checkpoint
@@ -27,7 +27,7 @@ from cellvit_jax.slides import Slide, open_slide
 from cellvit_jax.slides.collection import Listed, find
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(unsafe_hash=True)
 class Task:
     """What is done to every slide of a run; the model is loaded when the first one is open."""
 
@@ -52,6 +52,16 @@ class Task:
         weights = checksum(self.predictor.weights)
         return {"model": weights, "batch_size": self.predictor.batch_size}
 
+    def portable(self) -> Task:
+        """The same without the network, with paths that hold in another process."""
+        model = Path(self.model).absolute()
+        return dataclasses.replace(
+            self,
+            out=self.out.absolute(),
+            model=str(model) if model.exists() else self.model,
+            quiet=True,
+        )
+
     def open(self, source: Listed) -> Slide:
         """The slide, at the resolution that was given for it. Raises InputError."""
         return open_slide(source.path, mpp=source.mpp if self.mpp is None else self.mpp)
@@ -74,27 +84,46 @@ class Task:
 
 
 def run(
-    inputs: Sequence[Path], task: Task, *, extensions: Sequence[str] = (), shard: str | None = None
+    inputs: Sequence[Path],
+    task: Task,
+    *,
+    extensions: Sequence[str] = (),
+    shard: str | None = None,
+    scheduler: str | None = None,
 ) -> bool:
     """Segment the slides that `inputs` name; results in `out/<slide's name>/`, each when complete.
 
     A slide that fails does not stop the others; whether none did is returned. What a killed run did
     is not done again; slides that are done already, or that another process works on, are passed
-    over. The error of a slide that is the only one is raised, as are those of arguments.
+    over. The error of a slide that is the only one is raised, as are those of arguments. With the
+    address of a `scheduler` the work is done by its workers, see `cluster`.
     """
     if task.batch_size is not None and task.batch_size < 1:
         raise InputError(f"--batch-size must be 1 or more, not {task.batch_size}")
     everything = find(inputs, extensions)
     cohort.check_names(everything, task.out)
     slides = cohort.shard(everything, shard)
-    if len(everything) == 1:
+    if len(everything) == 1 and not scheduler:
         for source in slides:
             say(task.segment(source, task.open(source)), task)
         return True
-    outcomes = [attempt(source, task) for source in slides]
+    outcomes = list(each(slides, task, scheduler))
     if outcomes and not task.quiet:
         print(cohort.table(outcomes))
     return all(outcome.state != cohort.FAILED for outcome in outcomes)
+
+
+def each(slides: Sequence[Listed], task: Task, scheduler: str | None) -> Iterator[Outcome]:
+    """What became of each slide, said as soon as it is known; here, or on a scheduler's workers."""
+    done: Iterator[Outcome] = (attempt(source, task) for source in slides)
+    if scheduler:
+        from cellvit_jax.inference import cluster
+
+        absolute = [dataclasses.replace(one, path=one.path.absolute()) for one in slides]
+        done = cluster.outcomes(absolute, task, scheduler)
+    for outcome in done:
+        say(outcome, task)
+        yield outcome
 
 
 def attempt(source: Listed, task: Task) -> Outcome:
@@ -105,20 +134,17 @@ def attempt(source: Listed, task: Task) -> Outcome:
         return failed(source, error)
     _ = task.predictor
     try:
-        outcome = task.segment(source, slide)
+        return task.segment(source, slide)
     except CellViTError as error:
         return failed(source, error)
     except Exception as error:  # an error of ours must not end the night's work
         traceback.print_exc()
         return failed(source, error)
-    say(outcome, task)
-    return outcome
 
 
 def failed(source: Listed, error: Exception) -> Outcome:
-    """The outcome of a slide with an error, which is said."""
+    """The outcome of a slide with an error."""
     reason = printable(str(error) or type(error).__name__)
-    print(f"cellvit-jax: {printable(source.name)} failed: {reason}", file=sys.stderr)
     return Outcome(source.name, cohort.FAILED, reason=reason)
 
 
@@ -127,7 +153,9 @@ def say(outcome: Outcome, task: Task) -> None:
     if outcome.report:
         for warning in outcome.report.warnings:
             print(f"cellvit-jax: {printable(outcome.name)}: {warning}", file=sys.stderr)
-    if task.quiet:
+    if outcome.state == cohort.FAILED:
+        print(f"cellvit-jax: {printable(outcome.name)} failed: {outcome.reason}", file=sys.stderr)
+    if task.quiet or outcome.state == cohort.FAILED:
         return
     folder = task.out / outcome.name
     if outcome.report is None:
