@@ -21,7 +21,7 @@ from cellvit_jax.files import atomic_open, replacing_directory
 from cellvit_jax.inference.frame import Frame
 from cellvit_jax.inference.prompt import Prediction, PromptPredictor, prompts, rough_mask
 from cellvit_jax.inference.refine import check_cells, refine
-from cellvit_jax.inference.run import WRITERS, make_folder, result_folders, write_results
+from cellvit_jax.inference.results import WRITERS, free_folder, make_folder, write
 from cellvit_jax.models import SamConfig
 from cellvit_jax.slides import ImageSlide, open_image
 
@@ -122,7 +122,7 @@ def write_masks(
 ) -> None:
     """The masks of prompts, in `out/<image name>/`."""
     start = time.perf_counter()
-    (folder,) = result_folders([path], out, overwrite)
+    folder = free_folder(path, out, overwrite)
     image = open_image(path)
     check(image, given, config_at(model))
     make_folder(out)
@@ -158,7 +158,7 @@ def write_refined(
 ) -> None:
     """The cells in a folder of `segment`'s drawn again: the same files, in `out/<image name>/`."""
     start = time.perf_counter()
-    (folder,) = result_folders([path], out, overwrite)
+    folder = free_folder(path, out, overwrite)
     cells = exports.read_cells(results)
     image = dataclasses.replace(open_image(path), mpp=cells.mpp)
     check_cells(cells, image)
@@ -170,7 +170,8 @@ def write_refined(
         console=console, disable=quiet or not console.is_terminal, transient=True
     ) as progress:
         found = refine(image, cells, predictor, window=window, track=progress.track)
-    write_results(found, folder, tuple(WRITERS))
+    with replacing_directory(folder) as temporary:
+        write(found, temporary)
     if not quiet:
         count = int(found.cells.column("refined").sum())
         kept, seconds = len(cells) - count, time.perf_counter() - start

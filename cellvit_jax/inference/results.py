@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import orjson
@@ -22,10 +23,28 @@ from cellvit_jax.inference.journal import check_arguments
 from cellvit_jax.inference.plan import Plan
 from cellvit_jax.inference.segment import cells_of, enlarge
 from cellvit_jax.slides import ImageSlide, overview
+from cellvit_jax.slides.collection import slide_name
 
 REPORT, LOOKED_AT = "report.json", "tissue.png"
 MOST_LABELLED = 100_000_000  # pixels of a label image: it is held in memory
 PICTURE = 4096  # pixels of the longer side of an overlay
+
+
+class Result(Protocol):
+    """What files are written of."""
+
+    @property
+    def mpp(self) -> float | None:
+        """µm per level-0 pixel."""
+
+    def blocks(self) -> Iterator[Cells]:
+        """The cells, in level-0 pixels, block by block."""
+
+    def label_image(self) -> np.ndarray:
+        """The ids as a map, in level-0 pixels."""
+
+    def picture(self) -> tuple[np.ndarray, float]:
+        """What cells are drawn on, uint8 (H, W, 3), and how large it is beside level 0."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,41 +55,56 @@ class Found:
     card: ModelCard
     tables: Callable[[], Iterable[pa.Table]]
 
+    @property
+    def mpp(self) -> float:
+        """µm per level-0 pixel."""
+        return self.plan.mpp
+
     def blocks(self) -> Iterator[Cells]:
         """The cells, in level-0 pixels, block by block."""
         for table in filled(self.tables()):
             kept = [name for name in table.column_names if name != "runs"]
             yield cells_of(table.select(kept), self.plan, self.card)
 
-    def cells(self) -> Cells:
-        """All cells at once."""
-        blocks = list(self.blocks())
-        return dataclasses.replace(blocks[0], table=pa.concat_tables(b.table for b in blocks))
+    def label_image(self) -> np.ndarray:
+        """The ids as a map, in level-0 pixels."""
+        instances = painted(joined(self.tables()), self.plan.view.size)
+        return enlarge(instances, self.plan.slide.size)
+
+    def picture(self) -> tuple[np.ndarray, float]:
+        """The slide, reduced where it is large, and by how much."""
+        slide = self.plan.slide
+        if isinstance(slide, ImageSlide):
+            return slide.pixels, 1.0
+        factor = min(1.0, PICTURE / max(slide.size))
+        return overview(slide, factor), factor
 
 
-def write_cells(found: Found, path: Path) -> None:
+def write_cells(found: Result, path: Path) -> None:
     """The cells in the format that the file's name ends in."""
-    exports.write(found.cells(), path)
+    exports.write(all_cells(found), path)
 
 
-def write_labels(found: Found, path: Path) -> None:
-    """The label image, in level-0 pixels."""
-    instances = painted(joined(found.tables()), found.plan.view.size)
-    labels.write(enlarge(instances, found.plan.slide.size), path, mpp=found.plan.mpp)
+def write_labels(found: Result, path: Path) -> None:
+    """The label image."""
+    labels.write(found.label_image(), path, mpp=found.mpp)
 
 
-def write_overlay(found: Found, path: Path) -> None:
-    """The cells drawn on the slide, reduced where it is large."""
-    slide, cells = found.plan.slide, found.cells()
-    if isinstance(slide, ImageSlide):
-        overlay.write(cells, slide.pixels, path)
-        return
-    factor = min(1.0, PICTURE / max(slide.size))
-    overlay.write(cells.scaled(factor, factor), overview(slide, factor), path)
+def write_overlay(found: Result, path: Path) -> None:
+    """The cells drawn on the slide."""
+    pixels, scale = found.picture()
+    cells = all_cells(found)
+    overlay.write(cells if scale == 1 else cells.scaled(scale, scale), pixels, path)
+
+
+def all_cells(found: Result) -> Cells:
+    """The cells at once."""
+    blocks = list(found.blocks())
+    return dataclasses.replace(blocks[0], table=pa.concat_tables(b.table for b in blocks))
 
 
 # name of an export -> file, and what writes it
-WRITERS: dict[str, tuple[str, Callable[[Found, Path], None]]] = {
+WRITERS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {
     "parquet": ("cells.parquet", write_cells),
     "geojson": ("cells.geojson", write_cells),
     "json": ("cells.json", write_cells),
@@ -84,13 +118,34 @@ def labelled(plan: Plan) -> bool:
     return max(int(np.prod(size)) for size in (plan.view.size, plan.slide.size)) <= MOST_LABELLED
 
 
-def write(found: Found, folder: Path, export: Sequence[str]) -> None:
-    """The wanted files, and the picture of what was looked at, into an existing folder."""
+def write(found: Result, folder: Path, export: Sequence[str] = tuple(WRITERS)) -> None:
+    """The wanted files into an existing folder."""
     for kind in export:
         name, writer = WRITERS[kind]
         writer(found, folder / name)
+
+
+def free_folder(image: Path, out: Path, overwrite: bool) -> Path:
+    """The folder of an image's results; results already there are refused. Raises OutputError."""
+    folder = out / slide_name(image)
+    if folder.exists() and not overwrite:
+        raise OutputError(f"{folder} is there already: give --overwrite to replace it")
+    return folder
+
+
+def make_folder(out: Path) -> None:
+    """The output folder, so that one that cannot be written is known before the network runs."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        raise OutputError(f"cannot write into {out}: {error.strerror}") from error
+
+
+def write_looked_at(plan: Plan, folder: Path) -> None:
+    """The picture of what was looked at."""
     with atomic_open(folder / LOOKED_AT) as file:
-        looked_at(found.plan).save(file, format="PNG")
+        looked_at(plan).save(file, format="PNG")
 
 
 def looked_at(plan: Plan) -> Image.Image:

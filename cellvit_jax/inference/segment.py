@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,23 @@ class Segmentation:
     image: ImageSlide
     instances: np.ndarray
     cells: Cells
+
+    @property
+    def mpp(self) -> float | None:
+        """µm per pixel."""
+        return self.image.mpp
+
+    def blocks(self) -> Iterator[Cells]:
+        """The cells as one block."""
+        return iter([self.cells])
+
+    def label_image(self) -> np.ndarray:
+        """The `instances`."""
+        return self.instances
+
+    def picture(self) -> tuple[np.ndarray, float]:
+        """The image's pixels, as large as they are."""
+        return self.image.pixels, 1.0
 
 
 def segment(

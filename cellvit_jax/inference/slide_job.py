@@ -87,6 +87,7 @@ def segment_slide(
         with replacing_directory(folder) as temporary:
             with report.stage("write"):
                 results.write(found, temporary, export)
+                results.write_looked_at(plan, temporary)
             _count(found, report)
             report.wall = time.perf_counter() - begun
             report.busy = predictor.busy - busy

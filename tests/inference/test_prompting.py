@@ -11,7 +11,7 @@ from PIL import Image
 
 from cellvit_jax import cli, zoo
 from cellvit_jax.exports import masks, read_cells
-from cellvit_jax.inference.run import WRITERS
+from cellvit_jax.inference.results import WRITERS
 from tests.networks import save_small, save_small_sam
 
 FILES = {name for name, _ in WRITERS.values()}
