@@ -82,7 +82,7 @@ class Found:
 
 def write_cells(found: Result, path: Path) -> None:
     """The cells in the format that the file's name ends in."""
-    exports.write(all_cells(found), path)
+    exports.write(found.blocks(), path)
 
 
 def write_labels(found: Result, path: Path) -> None:
@@ -93,14 +93,7 @@ def write_labels(found: Result, path: Path) -> None:
 def write_overlay(found: Result, path: Path) -> None:
     """The cells drawn on the slide."""
     pixels, scale = found.picture()
-    cells = all_cells(found)
-    overlay.write(cells if scale == 1 else cells.scaled(scale, scale), pixels, path)
-
-
-def all_cells(found: Result) -> Cells:
-    """The cells at once."""
-    blocks = list(found.blocks())
-    return dataclasses.replace(blocks[0], table=pa.concat_tables(b.table for b in blocks))
+    overlay.write(found.blocks(), pixels, path, scale=scale)
 
 
 # name of an export -> file, and what writes it
