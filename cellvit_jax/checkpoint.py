@@ -6,8 +6,11 @@ DIR/weights/       parameters, batch statistics and constants, as a nested dicti
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,7 +81,32 @@ def save(
         raise OutputError(f"{path} exists and is not a checkpoint: choose another name")
     with replacing_directory(path) as folder:
         (folder / "config.json").write_text(json.dumps(values, indent=1) + "\n")
-        ocp.save(folder / "weights", nnx.to_pure_dict(weights))
+        with _storage():
+            ocp.save(folder / "weights", nnx.to_pure_dict(weights))
+
+
+@contextlib.contextmanager
+def _storage() -> Iterator[None]:
+    """One file an array, as it is: nothing is copied, compressed or collected on the way to disk.
+
+    Weights hardly compress. Orbax's other form, few large files, holds all of them in memory.
+    """
+    context = ocp.Context()
+    context.array_options.saving.use_ocdbt = False
+    context.array_options.saving.use_zarr3 = False  # whose files Orbax does not see without OCDBT
+    context.array_options.saving.use_compression = False
+    context.memory_options.deepcopy_host_arrays = False
+    log = logging.getLogger("absl")
+    log.addFilter(_is_news)
+    try:
+        with context:
+            yield
+    finally:
+        log.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "Skipping merge of OCDBT" not in record.getMessage()  # there is nothing to merge
 
 
 def read_config(path: str | Path) -> tuple[Config, ModelCard]:
@@ -116,7 +144,20 @@ def _read_json(path: str | Path) -> dict[str, Any]:
 def network(config: Config, *, dtype: DTypeLike = np.float32) -> Any:
     """The network of a config, without values: an abstract tree of shapes and types."""
     kind = next(kind for kind in KINDS if kind.config is type(config))
-    return nnx.eval_shape(lambda: kind.network(config, dtype=dtype, rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: kind.network(config, dtype=dtype, rngs=_abstract_rngs()))
+
+
+def _abstract_rngs() -> nnx.Rngs:
+    rngs = nnx.Rngs(0)
+    rngs.default = _OneKey(0, tag="default")
+    return rngs
+
+
+class _OneKey(nnx.RngStream):
+    """For networks that hold no values: counting keys takes the square of their number in time."""
+
+    def __call__(self) -> jax.Array:
+        return self.key[...]
 
 
 def load(path: str | Path, *, dtype: DTypeLike = np.float32) -> Any:
@@ -157,9 +198,18 @@ def load_weights(path: Path, abstract: Any) -> Any:
     if differences:
         raise CheckpointError(f"{path} does not fit its config:\n" + "\n".join(differences))
     try:
-        return ocp.load(path, abstract)
+        with _reading(abstract):
+            return ocp.load(path, abstract)
     except Exception as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def _reading(abstract: Any) -> ocp.Context:
+    """Few arrays at a time are in memory twice, as the file and as the device has them."""
+    context = ocp.Context()
+    largest = max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
+    context.memory_options.read_concurrent_bytes = 4 * largest  # less than one would be an error
+    return context
 
 
 def read_types(path: str | Path) -> dict[str, jax.ShapeDtypeStruct]:
