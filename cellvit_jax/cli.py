@@ -152,6 +152,30 @@ def inspect(source: Annotated[Positional[str], arg(metavar="SRC")], /) -> None:
 
 
 @app.command
+def fetch(
+    name: Annotated[Positional[str], arg(metavar="NAME_OR_URL")],
+    dst: Annotated[Positional[Path | None], arg(metavar="[DST]")] = None,
+    /,
+    overwrite: bool = False,
+    force: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Download published weights once, verify them, and make a model folder of them.
+
+    Args:
+        name: published weights, such as cellvit-sam-h-x40, or the address of a file of weights.
+        dst: the model folder to make; a name ending in .pth gets a copy of the file instead.
+            Without it the file stays in the cache folder, and its path is printed.
+        overwrite: replace what is at DST.
+        force: download again what is in the cache folder.
+        quiet: print nothing but what was made, and errors.
+    """
+    from cellvit_jax.fetch import run
+
+    run(name, dst, overwrite=overwrite, force=force, quiet=quiet)
+
+
+@app.command
 def info() -> None:
     """Print versions, devices, bundled models and the cache folder."""
     from cellvit_jax.info import describe

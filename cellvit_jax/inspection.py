@@ -9,15 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
+from collections.abc import Sequence
 from pathlib import Path
 
-from cellvit_jax import checkpoint, zoo
+from cellvit_jax import checkpoint, plugins, zoo
 from cellvit_jax.card import ModelCard
-from cellvit_jax.errors import InputError, printable
+from cellvit_jax.errors import printable
 
-INSPECTORS = "cellvit_jax.inspectors"  # entry points, each a function from a path to a `Summary`
 STATISTICS = ("mean", "var")
 
 
@@ -54,7 +52,7 @@ def inspect(source: str | Path) -> Summary:
     could not be loaded or converted.
     """
     if Path(source).is_file():
-        return _inspector()(source)
+        return plugins.declared(plugins.INSPECTORS)(source)
     path = zoo.find(source)
     config, card = checkpoint.read_config(path)
     origin = checkpoint.read_origin(path)
@@ -68,9 +66,3 @@ def inspect(source: str | Path) -> Summary:
         origin.get("arch", ""),
         origin.get("epoch"),
     )
-
-
-def _inspector() -> Callable[[str | Path], Summary]:
-    for declared in entry_points(group=INSPECTORS):
-        return declared.load()
-    raise InputError("no installed package reads files of weights: install cellvit_convert")
