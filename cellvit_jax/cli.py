@@ -36,6 +36,8 @@ def segment(
     /,
     out: Path,
     model: str = zoo.DEFAULT,
+    head: Path | None = None,
+    binary: bool = False,
     mpp: float | None = None,
     export: tuple[Export, ...] = EXPORTS,
     batch_size: int | None = None,
@@ -48,6 +50,8 @@ def segment(
         images: PNG, JPEG, TIFF or .npy files of H&E stained tissue.
         out: folder for the results; each image gets a folder of its own in it.
         model: a model folder (see cellvit-convert) or the name of a bundled model.
+        head: the folder of a cell classifier head, whose types replace the model's.
+        binary: nuclei without types: one class, and none dropped for looking like background.
         mpp: resolution in µm per pixel; wins over what the files say.
         export: which files to write.
         batch_size: tiles per call of the network; by default 1 on CPU, 8 elsewhere.
@@ -60,6 +64,8 @@ def segment(
         images,
         out,
         model=model,
+        head=head,
+        binary=binary,
         mpp=mpp,
         export=export,
         batch_size=batch_size,

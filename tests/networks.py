@@ -11,7 +11,15 @@ from flax import nnx
 
 from cellvit_jax import checkpoint
 from cellvit_jax.card import ModelCard, cell_classes
-from cellvit_jax.models import CellViT, DecoderWidths, ModelConfig, Sam, SamConfig
+from cellvit_jax.models import (
+    CellClassifier,
+    CellViT,
+    DecoderWidths,
+    HeadConfig,
+    ModelConfig,
+    Sam,
+    SamConfig,
+)
 
 CARD = ModelCard(cell_classes("Round", "Long"), tissues=("Colon", "Skin", "Lung"), tile=64)
 
@@ -95,3 +103,10 @@ def save_small_sam(path, **fields) -> Sam:
     model = small_sam(**fields)
     checkpoint.save(path, nnx.state(model, checkpoint.WEIGHTS), model.config, SAM_CARD)
     return model
+
+
+def save_head(path, token_dim: int, names: tuple[str, ...] = ("Tumour", "Immune", "Stroma")):
+    """Write a checkpoint of a small cell classifier head."""
+    config = HeadConfig(token_dim, hidden_dim=24, num_classes=len(names))
+    weights = nnx.state(CellClassifier(config, rngs=nnx.Rngs(7)), checkpoint.WEIGHTS)
+    checkpoint.save(path, weights, config, ModelCard(cell_classes(*names)))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cellvit_jax import __version__, cli, zoo
 from cellvit_jax.exports import read_cells
-from tests.networks import save_small
+from tests.networks import save_head, save_small
 
 FILES = {"cells.parquet", "cells.geojson", "cells.json", "instances.tif", "overlay.png"}
 
@@ -81,6 +81,20 @@ def test_results_are_not_overwritten_unasked(call, image, model, tmp_path):
     assert code == 2
     assert "--overwrite" in err
     assert call(*arguments, "--overwrite")[0] == 0
+
+
+def test_types_of_a_head_and_none_at_all(call, image, model, tmp_path):
+    save_head(tmp_path / "head", token_dim=16)
+    arguments = ("segment", image, "--model", model, "--export", "parquet", "--out")
+    code, out, _ = call(*arguments, tmp_path / "a", "--head", tmp_path / "head")
+    assert code == 0
+    assert "stroma)" in out
+    code, out, _ = call(*arguments, tmp_path / "b", "--binary")
+    assert code == 0
+    assert "nucleus)" in out
+    code, _, err = call(*arguments, tmp_path / "c", "--head", model)
+    assert code == 2
+    assert "no cell classifier head" in err
 
 
 def test_quiet_prints_nothing(call, image, model, tmp_path):

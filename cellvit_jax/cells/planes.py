@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -53,15 +54,17 @@ class Planes:
     def blank(cls, height: int, width: int, like: Planes) -> Planes:
         """An image without nuclei, for tiles that are like the given one to be pasted into.
 
-        Its token cells are squares of a tile's patch size, rounded to whole pixels.
+        Its token cells are as large as a tile's, which need not be whole pixels.
         """
         blank = like._pixelwise(lambda m: np.zeros((height, width, *m.shape[2:]), m.dtype))
         if like.tokens is None:
             return dataclasses.replace(blank, extent=(height, width))
-        patch = round(like.extent[0] / like.tokens.shape[0])
-        h, w = -(-height // patch), -(-width // patch)
+        (h, rows), (w, columns) = (
+            _token_grid(side, like.tokens.shape[axis], like.extent[axis])
+            for axis, side in enumerate((height, width))
+        )
         tokens = np.zeros((h, w, like.tokens.shape[2]), like.tokens.dtype)
-        return dataclasses.replace(blank, tokens=tokens, extent=(h * patch, w * patch))
+        return dataclasses.replace(blank, tokens=tokens, extent=(rows, columns))
 
     def paste(self, tile: Planes, row: int, col: int, core: Core) -> None:
         """Copy the `core`, in pixels of this image, of a tile whose first pixel is (row, col).
@@ -89,10 +92,17 @@ class Planes:
         return dataclasses.replace(self, **changed)
 
 
+def _token_grid(side, tokens, extent):
+    """Token cells of a tile's size over at least `side` pixels: how many, over how many pixels."""
+    common = math.gcd(tokens, extent)
+    times = -(-side * common // extent)
+    return times * tokens // common, times * extent // common
+
+
 def _tokens_under(image, tile, axis, origin, start, end):
     """Token cells of the image with their centre in start..end; the tile's tokens under these."""
-    patch = image.extent[axis] // image.tokens.shape[axis]
-    centres = np.arange(image.tokens.shape[axis]) * patch + patch // 2
+    count = image.tokens.shape[axis]
+    centres = (2 * np.arange(count) + 1) * image.extent[axis] // (2 * count)
     centres = np.minimum(centres, image.binary.shape[axis] - 1)
     cells = np.flatnonzero((centres >= start) & (centres < end))
     return cells, (centres[cells] - origin) * tile.tokens.shape[axis] // tile.extent[axis]

@@ -42,11 +42,14 @@ def run(
     mpp: float | None = None,
     export: Sequence[str] = tuple(WRITERS),
     batch_size: int | None = None,
+    head: Path | None = None,
+    binary: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> None:
     """Segment `images` with the model of that name or folder; results in `out/<image name>/`.
 
+    `head` is the folder of a cell classifier head; it and `binary` are as in `segment`.
     A folder of results appears when it is complete. Raises `InputError` or `OutputError`, before
     the network is run where that can be known by then.
     """
@@ -57,7 +60,8 @@ def run(
         raise InputError(f"--batch-size must be 1 or more, not {batch_size}")
     caches.keep_compiled_programs()
     opened = open_image(images[0], mpp=mpp)
-    predictor = predictor_of(checkpoint.load(model), batch_size)
+    classifier = None if head is None else checkpoint.load(head)
+    predictor = predictor_of(checkpoint.load(model), batch_size, head=classifier, binary=binary)
     make_folder(out)
     for path, folder in zip(images, folders, strict=True):
         start = time.perf_counter()
@@ -65,7 +69,7 @@ def run(
         console = Console(stderr=True)
         hidden = quiet or not console.is_terminal
         with Progress(console=console, disable=hidden, transient=True) as progress:
-            found = segment_image(image, predictor, progress.track)
+            found = segment_image(image, predictor, progress.track, head=classifier)
         write_results(found, folder, export)
         if not quiet:
             print(summary(found, time.perf_counter() - start, folder, export))
