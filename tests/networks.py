@@ -108,5 +108,5 @@ def save_small_sam(path, **fields) -> Sam:
 def save_head(path, token_dim: int, names: tuple[str, ...] = ("Tumour", "Immune", "Stroma")):
     """Write a checkpoint of a small cell classifier head."""
     config = HeadConfig(token_dim, hidden_dim=24, num_classes=len(names))
-    weights = nnx.state(CellClassifier(config, rngs=nnx.Rngs(7)), checkpoint.WEIGHTS)
+    weights = nnx.state(CellClassifier(config, rngs=nnx.Rngs(26)), checkpoint.WEIGHTS)
     checkpoint.save(path, weights, config, ModelCard(cell_classes(*names)))
