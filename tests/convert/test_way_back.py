@@ -169,7 +169,7 @@ def test_what_is_different_is_said(config: ModelConfig, sentence: str) -> None:
 def test_a_refusal_leaves_nothing_behind(tmp_path: Path, capsys) -> None:
     save_small(tmp_path / "model")
     assert main([str(tmp_path / "model"), str(tmp_path / "x.pth")]) == 2
-    assert "in its CellViT widths is DecoderWidths" in capsys.readouterr().err
+    assert "widths is DecoderWidths" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
