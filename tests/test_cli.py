@@ -14,7 +14,7 @@ from PIL import Image
 
 from cellvit_jax import __version__, cli, zoo
 from cellvit_jax.exports import read_cells
-from tests.networks import save_small
+from tests.networks import save_encoder, save_small
 
 FILES = {"cells.parquet", "cells.geojson", "cells.json", "instances.tif", "overlay.png"}
 
@@ -81,6 +81,18 @@ def test_results_are_not_overwritten_unasked(call, image, model, tmp_path):
     assert code == 2
     assert "--overwrite" in err
     assert call(*arguments, "--overwrite")[0] == 0
+
+
+def test_init_makes_a_model_to_be_trained(call, tmp_path):
+    encoder = save_encoder(tmp_path / "enc", encoder="sam")
+    arguments = ("init", "--encoder", encoder, "--out", tmp_path / "new", "--classes", "A", "B")
+    code, out, err = call(*arguments)
+    assert (code, err) == (0, "")
+    assert "cellvit_sam" in out
+    assert "classes      A, B" in out
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert "exists" in err
 
 
 def test_quiet_prints_nothing(call, image, model, tmp_path):
