@@ -124,6 +124,7 @@ def init(
     from cellvit_jax.initialise import write_model
 
     print(write_model(encoder, out, classes, tissues, seed=seed, overwrite=overwrite))
+    print(f"wrote        {out}")
 
 
 @app.command

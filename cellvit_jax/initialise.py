@@ -194,7 +194,7 @@ def new_card(
         std=source.card.std,
         tile=min(tile(config.architecture), side if config.encoder == "sam" else ModelCard.tile),
         provenance=f"Started from the encoder of {source.path.resolve().name} "
-        f"({source.card.provenance}), with a decoder drawn from seed {seed}.",
+        f"({source.card.provenance.rstrip('.')}), with a decoder drawn from seed {seed}.",
         license=source.card.license,
         citation="; ".join(filter(None, dict.fromkeys((CITATION, source.card.citation)))),
     )

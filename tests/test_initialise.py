@@ -97,7 +97,7 @@ def test_weights_of_another_type_are_cast(tmp_path):
 def test_the_card_says_what_it_was_started_from(encoder):
     card = cj.new_model(CONFIG, encoder=encoder, seed=5, **NAMES).card
     assert card.provenance == (
-        "Started from the encoder of enc (Of a test.), with a decoder drawn from seed 5."
+        "Started from the encoder of enc (Of a test), with a decoder drawn from seed 5."
     )
     assert [c.name for c in card.classes] == ["Background", "Round", "Long"]
     assert (card.tissues, card.mean, card.license) == (NAMES["tissues"], ENCODER_CARD.mean, "CC0")
