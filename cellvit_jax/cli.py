@@ -114,7 +114,7 @@ def init(
     """Make a new model to be trained: a known encoder under a fresh decoder.
 
     Args:
-        encoder: folder of a foundation encoder (see cellvit-convert) or of a CellViT.
+        encoder: folder of a foundation encoder (see cellvit-convert), a SAM or a CellViT.
         out: the model folder to write.
         classes: names of the cell types, without the background.
         tissues: names of the tissues that a tissue head shall tell apart.

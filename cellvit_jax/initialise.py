@@ -64,11 +64,11 @@ def new_model(
     """A CellViT to be trained: the encoder of a checkpoint under a fresh decoder.
 
     `encoder` is a checkpoint directory of a foundation encoder, of a SAM or of a CellViT, or a
-    bundled model's name. `classes` are the names of the cell types, without the background, and `tissues`
-    those that a tissue head tells apart; where they are not given, numbers stand for the names
-    that `config` wants. Without `config` the network is the published CellViT over that encoder, or
-    the CellViT that has it. Decoder and tissue head are drawn from `seed`. The card has the
-    encoder's normalisation, and says what the network was started from.
+    bundled model's name. `classes` are the names of the cell types, without the background, and
+    `tissues` those that a tissue head tells apart; where they are not given, numbers stand for the
+    names that `config` wants. Without `config` the network is the published CellViT over that
+    encoder, or the CellViT that has it. Decoder and tissue head are drawn from `seed`. The card has
+    the encoder's normalisation, and says what the network was started from.
 
     Every parameter of the encoder comes from the checkpoint: raises `CheckpointError` with a diff
     where one is missing or would be left over, `InputError` for an encoder of other sizes than the

@@ -12,8 +12,10 @@ from cellvit_jax.models import (
     CellClassifier,
     CellViT,
     Encoder,
+    EncoderConfig,
     HeadConfig,
     ModelConfig,
+    SamConfig,
 )
 from tests.networks import (
     CARD,
@@ -23,6 +25,7 @@ from tests.networks import (
     run,
     save_encoder,
     save_small,
+    save_small_sam,
     small_config,
 )
 
@@ -83,6 +86,34 @@ def test_a_cellvit_gives_its_encoder_too(tmp_path):
     assert model.encoder.head.kernel.shape == (16, 3)
     again = cj.new_model(encoder=tmp_path / "model", **NAMES)
     assert again.config == small_config(shared_trunk=True)
+
+
+def test_a_whole_sam_gives_its_image_encoder(tmp_path):
+    source = save_small_sam(tmp_path / "sam", adapters=True)
+    config = small_config(
+        embed_dim=32,
+        depth=2,
+        skip_layers=(1, 1, 2, 2),
+        encoder="sam",
+        global_layers=(2,),
+        window_size=3,
+        adapters=True,
+        shared_trunk=True,
+    )
+    model = cj.new_model(config, encoder=tmp_path / "sam")
+    theirs, ours = weights(source.image_encoder), weights(model.encoder)
+    assert theirs.keys() == {name for name in ours if not name.startswith("head.")}
+    for name, leaf in theirs.items():
+        np.testing.assert_array_equal(ours[name], leaf, strict=True)
+    with pytest.raises(InputError, match="even number of patches along both sides, not 3×4"):
+        run(model, noise(1, 48, 64, 3))
+
+
+def test_a_published_sam_stands_under_the_published_network():
+    for size in "blh":
+        encoder = getattr(SamConfig, f"sam_{size}")().image_encoder
+        assert encoder == getattr(EncoderConfig, f"sam_{size}")()
+        assert ModelConfig.over(encoder) == getattr(ModelConfig, f"cellvit_sam_{size}")()
 
 
 def test_weights_of_another_type_are_cast(tmp_path):
