@@ -35,7 +35,6 @@ class Case(NamedTuple):
 
 CASES = (
     Case("hipt", "backbone.", partial(twins.vit), 1, (256, 144)),
-    Case("uni", "", partial(twins.dinov2_blocks, patch=16), 1, (224, 224)),
     Case("uni", "", partial(twins.dinov2_blocks, patch=16), 1, (96, 256)),
     Case("virchow", "", partial(twins.dinov2_blocks, patch=14, gate=silu), 1, (224, 224)),
     Case("virchow2", "", partial(twins.dinov2_blocks, patch=14, gate=silu), 5, (256, 100)),
@@ -87,7 +86,7 @@ def test_a_foundation_encoder_equals_its_twin(case: Case) -> None:
 
 @pytest.mark.parametrize("gate", ["gelu", "silu"])
 def test_either_gate_is_the_twins(gate: str) -> None:
-    ours = converted(CASES[3]).encoder.blocks[0]
+    ours = converted(CASES[2]).encoder.blocks[0]
     ours.mlp.gate = gate
     weights = {key: double(value) for key, value in state("virchow", "encoder.").items()}
     block, x = twins.blocks(weights)[0], np.array(noise(1, 9, 160))
@@ -100,7 +99,7 @@ def test_either_gate_is_the_twins(gate: str) -> None:
 
 # ----- positions of every grid -----------------------------------------------------------------
 
-GRIDS = ((1, 1), (3, 40), (14, 9), (14, 14), (16, 16), (17, 18), (64, 32))
+GRIDS = ((1, 1), (3, 40), (14, 14), (16, 16), (17, 64))
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -117,7 +116,7 @@ def test_positions_are_resized_as_torch_does_with_antialiasing(grid: tuple[int, 
     assert difference(found, twins.positions(double(table[0]), 5, grid)) <= 2e-6
 
 
-@pytest.mark.parametrize("side", [1, 2, 5, 14, 15, 33, 64])
+@pytest.mark.parametrize("side", [1, 5, 14, 15, 64])
 def test_distances_are_resized_as_torch_does(side: int) -> None:
     table = np.array(noise(2 * 14 - 1, 5))
     found = relative(jax.numpy.asarray(table), side)
