@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,8 @@ from cellvit_jax.files import replacing_directory
 from cellvit_jax.models import (
     CellClassifier,
     CellViT,
+    Encoder,
+    EncoderConfig,
     HeadConfig,
     ModelConfig,
     Sam,
@@ -37,21 +39,26 @@ from cellvit_jax.models.prompt_encoder import Constant
 FORMAT_VERSION = 1
 # what is stored; random streams and the like are not
 WEIGHTS = (nnx.Param, nnx.BatchStat, Constant)
-Config = ModelConfig | HeadConfig | SamConfig
+Config = ModelConfig | EncoderConfig | HeadConfig | SamConfig
 
 
 class Kind(NamedTuple):
-    """Checkpoints whose architecture has that pattern: what rebuilds them, and what they become."""
+    """Checkpoints whose architecture has that pattern: what rebuilds them, and what they become.
+
+    `encoder` is the part of the network that can serve as the encoder of another.
+    """
 
     architecture: str
     config: Any
     network: Any
+    encoder: str | None = None
 
 
 KINDS = (
     Kind(HeadConfig.architecture, HeadConfig, CellClassifier),
-    Kind(r"sam(_med2d)?(_[blh])?", SamConfig, Sam),
-    Kind(r".*", ModelConfig, CellViT),
+    Kind(r"\w+_encoder", EncoderConfig, Encoder, "encoder"),
+    Kind(r"sam(_med2d)?(_[blh])?", SamConfig, Sam, "image_encoder"),
+    Kind(r".*", ModelConfig, CellViT, "encoder"),
 )
 
 
@@ -119,7 +126,7 @@ def read_config(path: str | Path) -> tuple[Config, ModelCard]:
 
 
 def _config(values: dict[str, Any]) -> Config:
-    kinds = (kind for kind in KINDS if re.fullmatch(kind.architecture, values["architecture"]))
+    kinds = (k for k in KINDS if re.fullmatch(k.architecture, values["architecture"]))
     return next(kinds).config.from_dict(values)
 
 
@@ -143,8 +150,13 @@ def _read_json(path: str | Path) -> dict[str, Any]:
 
 def network(config: Config, *, dtype: DTypeLike = np.float32) -> Any:
     """The network of a config, without values: an abstract tree of shapes and types."""
-    kind = next(kind for kind in KINDS if kind.config is type(config))
-    return nnx.eval_shape(lambda: kind.network(config, dtype=dtype, rngs=_abstract_rngs()))
+    make = kind(config).network
+    return nnx.eval_shape(lambda: make(config, dtype=dtype, rngs=_abstract_rngs()))
+
+
+def kind(config: Config) -> Kind:
+    """The kind of checkpoint that a config describes."""
+    return next(k for k in KINDS if k.config is type(config))
 
 
 def _abstract_rngs() -> nnx.Rngs:
@@ -163,8 +175,8 @@ class _OneKey(nnx.RngStream):
 def load(path: str | Path, *, dtype: DTypeLike = np.float32) -> Any:
     """The network at `path`, a folder or a bundled model's name, ready for inference.
 
-    It is a `CellViT`, or a `CellClassifier` or `Sam` where the folder holds one. Its card is
-    `model.card`; `dtype` is the compute type. Raises `InputError` for an unknown name,
+    It is a `CellViT`, or an `Encoder`, a `CellClassifier` or a `Sam` where the folder holds one.
+    Its card is `model.card`; `dtype` is the compute type. Raises `InputError` for an unknown name,
     `CheckpointError` where the weights do not fit the config: its text is a diff of names.
     """
     path = zoo.find(path)
@@ -194,19 +206,40 @@ def _drop_random_streams(model: nnx.Module) -> None:
 
 def load_weights(path: Path, abstract: Any) -> Any:
     """The stored tree, which must have exactly the names and shapes of `abstract`."""
-    differences = diff(_shapes(_stored(path)), _shapes(abstract))
+    _check(path, _stored(path), abstract)
+    return _read(path, abstract)
+
+
+def load_branch(path: Path, name: str, abstract: Any, *, without: Sequence[str] = ()) -> Any:
+    """A branch of the weights of the checkpoint at `path`, all others left unread.
+
+    It must have exactly the names and shapes of `abstract`, but for its own branches `without`.
+    Raises `CheckpointError` with a diff where it does not.
+    """
+    path, abstract = path.resolve() / "weights", {name: _on_one_device(abstract)}
+    stored = {key: leaf for key, leaf in _stored(path)[name].items() if key not in without}
+    _check(path, {name: stored}, abstract)
+    return _read(path, abstract, partial=True)[name]
+
+
+def _check(path: Path, stored: Any, abstract: Any) -> None:
+    differences = diff(_shapes(stored), _shapes(abstract))
     if differences:
         raise CheckpointError(f"{path} does not fit its config:\n" + "\n".join(differences))
+
+
+def _read(path: Path, abstract: Any, *, partial: bool = False) -> Any:
     try:
-        with _reading(abstract):
+        with _reading(abstract, partial):
             return ocp.load(path, abstract)
     except Exception as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
-def _reading(abstract: Any) -> ocp.Context:
+def _reading(abstract: Any, partial: bool) -> ocp.Context:
     """Few arrays at a time are in memory twice, as the file and as the device has them."""
     context = ocp.Context()
+    context.pytree.loading.partial_load = partial
     largest = max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
     context.memory_options.read_concurrent_bytes = 4 * largest  # less than one would be an error
     return context
@@ -216,7 +249,7 @@ def read_types(path: str | Path) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and types of the weights of the checkpoint at `path`, by dotted name."""
     return {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        for name, leaf in _leaves(_stored(Path(path).resolve() / "weights")).items()
+        for name, leaf in leaves(_stored(Path(path).resolve() / "weights")).items()
     }
 
 
@@ -240,9 +273,10 @@ def diff(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) 
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(leaf.shape) for name, leaf in _leaves(tree).items()}
+    return {name: tuple(leaf.shape) for name, leaf in leaves(tree).items()}
 
 
-def _leaves(tree: Any) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+def leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by their dotted names."""
+    found = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in found}

@@ -146,6 +146,31 @@ def export(
 
 
 @app.command
+def init(
+    encoder: str,
+    out: Path,
+    classes: tuple[str, ...],
+    tissues: tuple[str, ...] = (),
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Make a new model to be trained: a known encoder under a fresh decoder.
+
+    Args:
+        encoder: folder of a foundation encoder (see cellvit-convert), a SAM or a CellViT.
+        out: the model folder to write.
+        classes: names of the cell types, without the background.
+        tissues: names of the tissues that a tissue head shall tell apart.
+        seed: what the decoder is drawn from.
+        overwrite: replace a model that is there already.
+    """
+    from cellvit_jax.initialise import write_model
+
+    print(write_model(encoder, out, classes, tissues, seed=seed, overwrite=overwrite))
+    print(f"wrote        {out}")
+
+
+@app.command
 def inspect(source: Annotated[Positional[str], arg(metavar="SRC")], /) -> None:
     """Print what a checkpoint is: architecture, classes, size, and what a conversion ignores.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ class Summary:
     ignored: Sequence[str] = ()
 
     def __str__(self) -> str:
-        kinds = Counter(key.rpartition(".")[2] for key in self.ignored)
+        kinds = Counter(map(_short, self.ignored))
         lines = {
             "architecture": f"{self.config.architecture} (arch: {self.arch or 'not given'})",
             "classes": ", ".join(c.name for c in self.card.classes[1:]) or "none",
@@ -43,6 +44,12 @@ class Summary:
             "ignored": ", ".join(f"{n} × {name}" for name, n in kinds.items()) or "nothing",
         }
         return printable("\n".join(f"{name:12} {value}" for name, value in lines.items()))
+
+
+def _short(key: str) -> str:
+    """What says of many ignored keys at once what they are: a layer, or a counter's name."""
+    layer = re.sub(r"(\.\d+)*\.(weight|bias)\w*$", "", key)
+    return layer if layer != key else key.rpartition(".")[2]
 
 
 def inspect(source: str | Path) -> Summary:

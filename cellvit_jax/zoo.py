@@ -35,11 +35,13 @@ PUBLISHED = {
     "cellvit-256-x40": _zenodo(15094831, "CellViT-256-x40-AMP.pth"),
     "cellvit-sam-h-x40": _zenodo(15094831, "CellViT-SAM-H-x40-AMP.pth"),
     "cellvit-virchow-x40": Published("cellvit-virchowx40.pth"),
+    "sam-med2d-h-x40": Published("sam-med2d-vit-h-x40.pth"),
 }
 ALIASES = {
     "cellvit-256x40": "cellvit-256-x40",
     "cellvit-samx40": "cellvit-sam-h-x40",
     "cellvit-virchowx40": "cellvit-virchow-x40",
+    "sam-med2d-vit-h-x40": "sam-med2d-h-x40",
 }
 
 

@@ -1,5 +1,6 @@
 """A network small enough to test with: every part of a CellViT, in few channels."""
 
+import dataclasses
 import math
 import zlib
 from functools import cache, partial
@@ -15,6 +16,8 @@ from cellvit_jax.models import (
     CellClassifier,
     CellViT,
     DecoderWidths,
+    Encoder,
+    EncoderConfig,
     HeadConfig,
     ModelConfig,
     Sam,
@@ -22,6 +25,9 @@ from cellvit_jax.models import (
 )
 
 CARD = ModelCard(cell_classes("Round", "Long"), tissues=("Colon", "Skin", "Lung"), tile=64)
+ENCODER_CARD = ModelCard(
+    (), mean=(0.1, 0.2, 0.3), provenance="Of a test.", license="CC0", citation="X"
+)
 
 
 def small_config(**fields) -> ModelConfig:
@@ -110,3 +116,19 @@ def save_head(path, token_dim: int, names: tuple[str, ...] = ("Tumour", "Immune"
     config = HeadConfig(token_dim, hidden_dim=24, num_classes=len(names))
     weights = nnx.state(CellClassifier(config, rngs=nnx.Rngs(26)), checkpoint.WEIGHTS)
     checkpoint.save(path, weights, config, ModelCard(cell_classes(*names)))
+
+
+def encoder_config(**fields) -> EncoderConfig:
+    """The encoder of `small_config(**fields)`, alone."""
+    config = small_config(**fields)
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(EncoderConfig)}
+    alone = {"skip_layers": (), "num_tissues": 0, "architecture": f"{config.encoder}_encoder"}
+    return EncoderConfig(**(values | alone))
+
+
+def save_encoder(path, **fields):
+    """Write a checkpoint of a small encoder alone and return its place."""
+    config = encoder_config(**fields)
+    model = Encoder(config, rngs=nnx.Rngs(7))
+    checkpoint.save(path, nnx.state(model, checkpoint.WEIGHTS), config, ENCODER_CARD)
+    return path

@@ -120,6 +120,7 @@ def test_a_folder_of_something_else_is_not_replaced(tmp_path):
         ("cellvit-tiny-consap", "did you mean cellvit-tiny-consep"),
         ("cellvit-sam-h-x40", "CellViT-SAM-H-x40-AMP.pth"),
         ("cellvit-256x40", "cellvit-convert"),
+        ("sam-med2d-vit-h-x40", "sam-med2d-h-x40 is not bundled"),
         ("no such thing", "Bundled: cellvit-tiny-consep"),
     ],
 )
