@@ -30,6 +30,7 @@ class RecordedNetwork:
 
     def __init__(self, maps: list[np.ndarray]):
         self.card, self.batch_size, self.busy = CARD, 4, 0.0
+        self.head, self.tokens = None, False
         binary, hv, types = maps
         classes = np.arange(len(CARD.classes))
         self.maps = {

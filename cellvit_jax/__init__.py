@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cellvit_jax.checkpoint import load
     from cellvit_jax.exports import read_cells
     from cellvit_jax.inference import segment
+    from cellvit_jax.initialise import new_model
     from cellvit_jax.models import ModelConfig
 
 # public name -> module it lives in; imported on first use, so that `import cellvit_jax` is instant
@@ -29,6 +30,7 @@ _HOMES = {
     "extract_cells": "cells",
     "load": "checkpoint",
     "metrics": "",
+    "new_model": "initialise",
     "read_cells": "exports",
     "segment": "inference",
 }
@@ -40,6 +42,7 @@ __all__ = [
     "extract_cells",
     "load",
     "metrics",
+    "new_model",
     "read_cells",
     "segment",
 ]

@@ -7,6 +7,9 @@ from typing import Any
 
 Color = tuple[int, int, int]
 
+CITATION = "Hörst et al., CellViT, Medical Image Analysis 94, 2024, doi:10.1016/j.media.2024.103143"
+TILES = {"cellvit_virchow": 512, "cellvit_virchow2": 512}  # what they were trained on
+
 # the class colours of CellViT, by class id
 COLORS: tuple[Color, ...] = (
     (92, 20, 186),
@@ -76,6 +79,16 @@ def cell_classes(*names: str) -> tuple[CellClass, ...]:
     return tuple(
         CellClass(name, COLORS[i % len(COLORS)]) for i, name in enumerate(("Background", *names))
     )
+
+
+def numbered(what: str, first: int, stop: int) -> tuple[str, ...]:
+    """Names for what nobody has named: "class 1", "class 2", …"""
+    return tuple(f"{what} {i}" for i in range(first, stop))
+
+
+def tile(architecture: str) -> int:
+    """The side in pixels of the tiles that networks of an architecture are best run on."""
+    return TILES.get(architecture, ModelCard.tile)
 
 
 PANNUKE_CLASSES = cell_classes("Neoplastic", "Inflammatory", "Connective", "Dead", "Epithelial")

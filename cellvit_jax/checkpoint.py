@@ -6,8 +6,11 @@ DIR/weights/       parameters, batch statistics and constants, as a nested dicti
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +27,8 @@ from cellvit_jax.files import replacing_directory
 from cellvit_jax.models import (
     CellClassifier,
     CellViT,
+    Encoder,
+    EncoderConfig,
     HeadConfig,
     ModelConfig,
     Sam,
@@ -34,21 +39,26 @@ from cellvit_jax.models.prompt_encoder import Constant
 FORMAT_VERSION = 1
 # what is stored; random streams and the like are not
 WEIGHTS = (nnx.Param, nnx.BatchStat, Constant)
-Config = ModelConfig | HeadConfig | SamConfig
+Config = ModelConfig | EncoderConfig | HeadConfig | SamConfig
 
 
 class Kind(NamedTuple):
-    """Checkpoints whose architecture has that pattern: what rebuilds them, and what they become."""
+    """Checkpoints whose architecture has that pattern: what rebuilds them, and what they become.
+
+    `encoder` is the part of the network that can serve as the encoder of another.
+    """
 
     architecture: str
     config: Any
     network: Any
+    encoder: str | None = None
 
 
 KINDS = (
     Kind(HeadConfig.architecture, HeadConfig, CellClassifier),
-    Kind(r"sam(_med2d)?(_[blh])?", SamConfig, Sam),
-    Kind(r".*", ModelConfig, CellViT),
+    Kind(r"\w+_encoder", EncoderConfig, Encoder, "encoder"),
+    Kind(r"sam(_med2d)?(_[blh])?", SamConfig, Sam, "image_encoder"),
+    Kind(r".*", ModelConfig, CellViT, "encoder"),
 )
 
 
@@ -78,7 +88,32 @@ def save(
         raise OutputError(f"{path} exists and is not a checkpoint: choose another name")
     with replacing_directory(path) as folder:
         (folder / "config.json").write_text(json.dumps(values, indent=1) + "\n")
-        ocp.save(folder / "weights", nnx.to_pure_dict(weights))
+        with _storage():
+            ocp.save(folder / "weights", nnx.to_pure_dict(weights))
+
+
+@contextlib.contextmanager
+def _storage() -> Iterator[None]:
+    """One file an array, as it is: nothing is copied, compressed or collected on the way to disk.
+
+    Weights hardly compress. Orbax's other form, few large files, holds all of them in memory.
+    """
+    context = ocp.Context()
+    context.array_options.saving.use_ocdbt = False
+    context.array_options.saving.use_zarr3 = False  # whose files Orbax does not see without OCDBT
+    context.array_options.saving.use_compression = False
+    context.memory_options.deepcopy_host_arrays = False
+    log = logging.getLogger("absl")
+    log.addFilter(_is_news)
+    try:
+        with context:
+            yield
+    finally:
+        log.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "Skipping merge of OCDBT" not in record.getMessage()  # there is nothing to merge
 
 
 def read_config(path: str | Path) -> tuple[Config, ModelCard]:
@@ -91,7 +126,7 @@ def read_config(path: str | Path) -> tuple[Config, ModelCard]:
 
 
 def _config(values: dict[str, Any]) -> Config:
-    kinds = (kind for kind in KINDS if re.fullmatch(kind.architecture, values["architecture"]))
+    kinds = (k for k in KINDS if re.fullmatch(k.architecture, values["architecture"]))
     return next(kinds).config.from_dict(values)
 
 
@@ -115,15 +150,33 @@ def _read_json(path: str | Path) -> dict[str, Any]:
 
 def network(config: Config, *, dtype: DTypeLike = np.float32) -> Any:
     """The network of a config, without values: an abstract tree of shapes and types."""
-    kind = next(kind for kind in KINDS if kind.config is type(config))
-    return nnx.eval_shape(lambda: kind.network(config, dtype=dtype, rngs=nnx.Rngs(0)))
+    make = kind(config).network
+    return nnx.eval_shape(lambda: make(config, dtype=dtype, rngs=_abstract_rngs()))
+
+
+def kind(config: Config) -> Kind:
+    """The kind of checkpoint that a config describes."""
+    return next(k for k in KINDS if k.config is type(config))
+
+
+def _abstract_rngs() -> nnx.Rngs:
+    rngs = nnx.Rngs(0)
+    rngs.default = _OneKey(0, tag="default")
+    return rngs
+
+
+class _OneKey(nnx.RngStream):
+    """For networks that hold no values: counting keys takes the square of their number in time."""
+
+    def __call__(self) -> jax.Array:
+        return self.key[...]
 
 
 def load(path: str | Path, *, dtype: DTypeLike = np.float32) -> Any:
     """The network at `path`, a folder or a bundled model's name, ready for inference.
 
-    It is a `CellViT`, or a `CellClassifier` or `Sam` where the folder holds one. Its card is
-    `model.card`; `dtype` is the compute type. Raises `InputError` for an unknown name,
+    It is a `CellViT`, or an `Encoder`, a `CellClassifier` or a `Sam` where the folder holds one.
+    Its card is `model.card`; `dtype` is the compute type. Raises `InputError` for an unknown name,
     `CheckpointError` where the weights do not fit the config: its text is a diff of names.
     """
     path = zoo.find(path)
@@ -153,20 +206,50 @@ def _drop_random_streams(model: nnx.Module) -> None:
 
 def load_weights(path: Path, abstract: Any) -> Any:
     """The stored tree, which must have exactly the names and shapes of `abstract`."""
-    differences = diff(_shapes(_stored(path)), _shapes(abstract))
+    _check(path, _stored(path), abstract)
+    return _read(path, abstract)
+
+
+def load_branch(path: Path, name: str, abstract: Any, *, without: Sequence[str] = ()) -> Any:
+    """A branch of the weights of the checkpoint at `path`, all others left unread.
+
+    It must have exactly the names and shapes of `abstract`, but for its own branches `without`.
+    Raises `CheckpointError` with a diff where it does not.
+    """
+    path, abstract = path.resolve() / "weights", {name: _on_one_device(abstract)}
+    stored = {key: leaf for key, leaf in _stored(path)[name].items() if key not in without}
+    _check(path, {name: stored}, abstract)
+    return _read(path, abstract, partial=True)[name]
+
+
+def _check(path: Path, stored: Any, abstract: Any) -> None:
+    differences = diff(_shapes(stored), _shapes(abstract))
     if differences:
         raise CheckpointError(f"{path} does not fit its config:\n" + "\n".join(differences))
+
+
+def _read(path: Path, abstract: Any, *, partial: bool = False) -> Any:
     try:
-        return ocp.load(path, abstract)
+        with _reading(abstract, partial):
+            return ocp.load(path, abstract)
     except Exception as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def _reading(abstract: Any, partial: bool) -> ocp.Context:
+    """Few arrays at a time are in memory twice, as the file and as the device has them."""
+    context = ocp.Context()
+    context.pytree.loading.partial_load = partial
+    largest = max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
+    context.memory_options.read_concurrent_bytes = 4 * largest  # less than one would be an error
+    return context
 
 
 def read_types(path: str | Path) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and types of the weights of the checkpoint at `path`, by dotted name."""
     return {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        for name, leaf in _leaves(_stored(Path(path).resolve() / "weights")).items()
+        for name, leaf in leaves(_stored(Path(path).resolve() / "weights")).items()
     }
 
 
@@ -190,9 +273,10 @@ def diff(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) 
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(leaf.shape) for name, leaf in _leaves(tree).items()}
+    return {name: tuple(leaf.shape) for name, leaf in leaves(tree).items()}
 
 
-def _leaves(tree: Any) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+def leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by their dotted names."""
+    found = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in found}

@@ -38,6 +38,8 @@ def segment(
     /,
     out: Path,
     model: str = zoo.DEFAULT,
+    head: Path | None = None,
+    binary: bool = False,
     mpp: float | None = None,
     tissue: str | None = None,
     roi: str | None = None,
@@ -61,6 +63,8 @@ def segment(
             patterns, or CSV files with a path and, if known, µm per pixel in each line.
         out: folder for the results; each slide gets a folder of its own in it.
         model: a model folder (see cellvit-convert) or the name of a bundled model.
+        head: the folder of a cell classifier head, whose types replace the model's.
+        binary: nuclei without types: one class, and none dropped for looking like background.
         mpp: resolution in µm per pixel; wins over what the files say.
         tissue: where to look: otsu (coloured areas; slides, by default), none (everywhere; images,
             by default), or the path of a mask, PNG or GeoJSON.
@@ -77,8 +81,8 @@ def segment(
     from cellvit_jax.inference.run import Options, Task, run
     from cellvit_jax.slides.tissue import parse_roi
 
-    options = Options(tuple(export), tissue, parse_roi(roi), tokens)
-    task = Task(out, model, options, mpp, batch_size, overwrite, quiet)
+    options = Options(tuple(export), tissue, parse_roi(roi), tokens, binary)
+    task = Task(out, model, options, head, mpp, batch_size, overwrite, quiet)
     if not run(slides, task, extensions=extension, shard=shard, scheduler=scheduler):
         sys.exit(SOME_FAILED)
 
@@ -155,6 +159,31 @@ def export(
 
 
 @app.command
+def init(
+    encoder: str,
+    out: Path,
+    classes: tuple[str, ...],
+    tissues: tuple[str, ...] = (),
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Make a new model to be trained: a known encoder under a fresh decoder.
+
+    Args:
+        encoder: folder of a foundation encoder (see cellvit-convert), a SAM or a CellViT.
+        out: the model folder to write.
+        classes: names of the cell types, without the background.
+        tissues: names of the tissues that a tissue head shall tell apart.
+        seed: what the decoder is drawn from.
+        overwrite: replace a model that is there already.
+    """
+    from cellvit_jax.initialise import write_model
+
+    print(write_model(encoder, out, classes, tissues, seed=seed, overwrite=overwrite))
+    print(f"wrote        {out}")
+
+
+@app.command
 def inspect(source: Annotated[Positional[str], arg(metavar="SRC")], /) -> None:
     """Print what a checkpoint is: architecture, classes, size, and what a conversion ignores.
 
@@ -164,6 +193,30 @@ def inspect(source: Annotated[Positional[str], arg(metavar="SRC")], /) -> None:
     from cellvit_jax.inspection import inspect
 
     print(inspect(source))
+
+
+@app.command
+def fetch(
+    name: Annotated[Positional[str], arg(metavar="NAME_OR_URL")],
+    dst: Annotated[Positional[Path | None], arg(metavar="[DST]")] = None,
+    /,
+    overwrite: bool = False,
+    force: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Download published weights once, verify them, and make a model folder of them.
+
+    Args:
+        name: published weights, such as cellvit-sam-h-x40, or the address of a file of weights.
+        dst: the model folder to make; a name ending in .pth gets a copy of the file instead.
+            Without it the file stays in the cache folder, and its path is printed.
+        overwrite: replace what is at DST.
+        force: download again what is in the cache folder.
+        quiet: print nothing but what was made, and errors.
+    """
+    from cellvit_jax.fetch import run
+
+    run(name, dst, overwrite=overwrite, force=force, quiet=quiet)
 
 
 @app.command

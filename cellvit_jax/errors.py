@@ -20,6 +20,10 @@ class CheckpointError(CellViTError):
     """A checkpoint that is missing, incomplete, or does not fit the model."""
 
 
+class FetchError(CellViTError):
+    """A file that cannot be downloaded, or is not what it should be."""
+
+
 class UnsafeFileError(CellViTError):
     """A pickle that asks for more than tensors, containers and plain values."""
 

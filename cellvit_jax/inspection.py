@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
+from collections.abc import Sequence
 from pathlib import Path
 
-from cellvit_jax import checkpoint, zoo
+from cellvit_jax import checkpoint, plugins, zoo
 from cellvit_jax.card import ModelCard
-from cellvit_jax.errors import InputError, printable
+from cellvit_jax.errors import printable
 
-INSPECTORS = "cellvit_jax.inspectors"  # entry points, each a function from a path to a `Summary`
 STATISTICS = ("mean", "var")
 
 
@@ -34,7 +33,7 @@ class Summary:
     ignored: Sequence[str] = ()
 
     def __str__(self) -> str:
-        kinds = Counter(key.rpartition(".")[2] for key in self.ignored)
+        kinds = Counter(map(_short, self.ignored))
         lines = {
             "architecture": f"{self.config.architecture} (arch: {self.arch or 'not given'})",
             "classes": ", ".join(c.name for c in self.card.classes[1:]) or "none",
@@ -47,6 +46,12 @@ class Summary:
         return printable("\n".join(f"{name:12} {value}" for name, value in lines.items()))
 
 
+def _short(key: str) -> str:
+    """What says of many ignored keys at once what they are: a layer, or a counter's name."""
+    layer = re.sub(r"(\.\d+)*\.(weight|bias)\w*$", "", key)
+    return layer if layer != key else key.rpartition(".")[2]
+
+
 def inspect(source: str | Path) -> Summary:
     """What a checkpoint directory, a bundled model or a file of weights is.
 
@@ -54,7 +59,7 @@ def inspect(source: str | Path) -> Summary:
     could not be loaded or converted.
     """
     if Path(source).is_file():
-        return _inspector()(source)
+        return plugins.declared(plugins.INSPECTORS)(source)
     path = zoo.find(source)
     config, card = checkpoint.read_config(path)
     origin = checkpoint.read_origin(path)
@@ -68,9 +73,3 @@ def inspect(source: str | Path) -> Summary:
         origin.get("arch", ""),
         origin.get("epoch"),
     )
-
-
-def _inspector() -> Callable[[str | Path], Summary]:
-    for declared in entry_points(group=INSPECTORS):
-        return declared.load()
-    raise InputError("no installed package reads files of weights: install cellvit_convert")

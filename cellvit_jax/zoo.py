@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import urllib.parse
 from pathlib import Path
+from typing import NamedTuple
 
 from cellvit_jax.errors import InputError
 
@@ -11,16 +13,35 @@ ASSETS = Path(__file__).parent / "assets"
 BUNDLED = {"cellvit-tiny-consep": ASSETS / "cellvit-tiny-consep"}
 DEFAULT = "cellvit-tiny-consep"
 
-# published weights, whose licence forbids bundling: name -> file that the authors distribute
+
+class Published(NamedTuple):
+    """A file that its authors distribute.
+
+    `url` is empty where it has no stable address; `checksum`, as "md5:..." or "sha256:...", where
+    none is known here: a server's own may take its place (see `fetch`).
+    """
+
+    file: str
+    url: str = ""
+    checksum: str = ""
+
+
+def _zenodo(record: int, file: str) -> Published:
+    return Published(file, f"https://zenodo.org/records/{record}/files/{file}?download=1")
+
+
+# published weights, whose licence forbids bundling
 PUBLISHED = {
-    "cellvit-256-x40": "CellViT-256-x40-AMP.pth",
-    "cellvit-sam-h-x40": "CellViT-SAM-H-x40-AMP.pth",
-    "cellvit-virchow-x40": "cellvit-virchowx40.pth",
+    "cellvit-256-x40": _zenodo(15094831, "CellViT-256-x40-AMP.pth"),
+    "cellvit-sam-h-x40": _zenodo(15094831, "CellViT-SAM-H-x40-AMP.pth"),
+    "cellvit-virchow-x40": Published("cellvit-virchowx40.pth"),
+    "sam-med2d-h-x40": Published("sam-med2d-vit-h-x40.pth"),
 }
 ALIASES = {
     "cellvit-256x40": "cellvit-256-x40",
     "cellvit-samx40": "cellvit-sam-h-x40",
     "cellvit-virchowx40": "cellvit-virchow-x40",
+    "sam-med2d-vit-h-x40": "sam-med2d-h-x40",
 }
 
 
@@ -38,11 +59,33 @@ def find(name: str | Path) -> Path:
         raise InputError(f"{path} is a file: convert it with `cellvit-convert {path} DIR`, use DIR")
     known = ALIASES.get(str(name), str(name))
     if known in PUBLISHED:
-        raise InputError(
-            f"{known} is not bundled: download {PUBLISHED[known]} from its authors, run "
-            f"`cellvit-convert {PUBLISHED[known]} {known}`, and give that folder"
-        )
+        raise InputError(f"{known} is not bundled: {_how(known)}, and give that folder")
     raise InputError(_unknown(str(name)))
+
+
+def published(name: str) -> Published:
+    """What to download for the name of published weights, or for an address.
+
+    Raises `InputError` for names that are unknown, or that have no address.
+    """
+    if urllib.parse.urlsplit(name).scheme in ("http", "https"):
+        return Published(Path(urllib.parse.urlsplit(name).path).name, name)
+    known = ALIASES.get(name, name)
+    if known in BUNDLED:
+        raise InputError(f"{known} is bundled: there is nothing to fetch")
+    if known not in PUBLISHED:
+        raise InputError(_unknown(name))
+    if not PUBLISHED[known].url:
+        raise InputError(f"{known} has no address that is known here: {_how(known)}")
+    return PUBLISHED[known]
+
+
+def _how(known: str) -> str:
+    """How to come by published weights."""
+    file, url, _ = PUBLISHED[known]
+    if url:
+        return f"run `cellvit-jax fetch {known} {known}` (or `cellvit-convert {file} {known}`)"
+    return f"get {file} from its authors, run `cellvit-convert {file} {known}`"
 
 
 def _unknown(name: str) -> str:

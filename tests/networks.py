@@ -1,5 +1,6 @@
 """A network small enough to test with: every part of a CellViT, in few channels."""
 
+import dataclasses
 import math
 import zlib
 from functools import cache, partial
@@ -11,9 +12,22 @@ from flax import nnx
 
 from cellvit_jax import checkpoint
 from cellvit_jax.card import ModelCard, cell_classes
-from cellvit_jax.models import CellViT, DecoderWidths, ModelConfig, Sam, SamConfig
+from cellvit_jax.models import (
+    CellClassifier,
+    CellViT,
+    DecoderWidths,
+    Encoder,
+    EncoderConfig,
+    HeadConfig,
+    ModelConfig,
+    Sam,
+    SamConfig,
+)
 
 CARD = ModelCard(cell_classes("Round", "Long"), tissues=("Colon", "Skin", "Lung"), tile=64)
+ENCODER_CARD = ModelCard(
+    (), mean=(0.1, 0.2, 0.3), provenance="Of a test.", license="CC0", citation="X"
+)
 
 
 def small_config(**fields) -> ModelConfig:
@@ -95,3 +109,26 @@ def save_small_sam(path, **fields) -> Sam:
     model = small_sam(**fields)
     checkpoint.save(path, nnx.state(model, checkpoint.WEIGHTS), model.config, SAM_CARD)
     return model
+
+
+def save_head(path, token_dim: int, names: tuple[str, ...] = ("Tumour", "Immune", "Stroma")):
+    """Write a checkpoint of a small cell classifier head."""
+    config = HeadConfig(token_dim, hidden_dim=24, num_classes=len(names))
+    weights = nnx.state(CellClassifier(config, rngs=nnx.Rngs(26)), checkpoint.WEIGHTS)
+    checkpoint.save(path, weights, config, ModelCard(cell_classes(*names)))
+
+
+def encoder_config(**fields) -> EncoderConfig:
+    """The encoder of `small_config(**fields)`, alone."""
+    config = small_config(**fields)
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(EncoderConfig)}
+    alone = {"skip_layers": (), "num_tissues": 0, "architecture": f"{config.encoder}_encoder"}
+    return EncoderConfig(**(values | alone))
+
+
+def save_encoder(path, **fields):
+    """Write a checkpoint of a small encoder alone and return its place."""
+    config = encoder_config(**fields)
+    model = Encoder(config, rngs=nnx.Rngs(7))
+    checkpoint.save(path, nnx.state(model, checkpoint.WEIGHTS), config, ENCODER_CARD)
+    return path

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cellvit_jax import __version__, cli, zoo
 from cellvit_jax.exports import read_cells
-from tests.networks import save_small
+from tests.networks import save_encoder, save_head, save_small
 
 ALWAYS = {"report.json", "tissue.png"}
 FILES = {"cells.parquet", "cells.geojson", "cells.json", "instances.tif", "overlay.png", *ALWAYS}
@@ -89,6 +89,35 @@ def test_results_are_not_overwritten_unasked(call, image, model, tmp_path):
     assert call(*arguments, "--mpp", "0.5", "--overwrite")[0] == 0
     (tmp_path / "tissue" / "report.json").unlink()
     assert "is there already" in call(*arguments, "--mpp", "0.5")[2]
+
+
+def test_types_of_a_head_and_none_at_all(call, image, model, tmp_path):
+    save_head(tmp_path / "head", token_dim=16)
+    arguments = ("segment", image, "--model", model, "--export", "parquet", "--out")
+    code, out, _ = call(*arguments, tmp_path / "a", "--head", tmp_path / "head")
+    assert code == 0
+    assert "stroma)" in out
+    code, out, _ = call(*arguments, tmp_path / "b", "--binary")
+    assert code == 0
+    assert "nucleus)" in out
+    code, _, err = call(*arguments, tmp_path / "b", "--head", tmp_path / "head")
+    assert code == 2
+    assert "(binary True, now False, head None, now" in err
+    code, _, err = call(*arguments, tmp_path / "c", "--head", model)
+    assert code == 2
+    assert "no cell classifier head" in err
+
+
+def test_init_makes_a_model_to_be_trained(call, tmp_path):
+    encoder = save_encoder(tmp_path / "enc", encoder="sam")
+    arguments = ("init", "--encoder", encoder, "--out", tmp_path / "new", "--classes", "A", "B")
+    code, out, err = call(*arguments)
+    assert (code, err) == (0, "")
+    assert "cellvit_sam" in out
+    assert "classes      A, B" in out
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert "exists" in err
 
 
 def test_quiet_prints_nothing(call, image, model, tmp_path):

@@ -1,6 +1,5 @@
 """Reading `.safetensors` files: good ones come out whole, all others are refused."""
 
-import contextlib
 import json
 import struct
 from pathlib import Path
@@ -8,10 +7,8 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from cellvit_jax.errors import CellViTError, CheckpointError
+from cellvit_jax.errors import CheckpointError
 from cellvit_jax.safetensors_files import TYPES, is_safetensors, read_safetensors
 
 ARRAYS = {
@@ -96,18 +93,3 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(CheckpointError, match="x is damaged or not a safetensors file"):
         read_safetensors(tmp_path / "x")
     assert not is_safetensors(tmp_path / "missing")
-
-
-@given(data=st.data())
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_mutated_files_are_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
-    path = write(tmp_path / "x", json.dumps(header(ARRAYS)))
-    content = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(1, 6))):
-        position = data.draw(st.integers(0, len(content) - 1))
-        content[position : position + data.draw(st.integers(0, 8))] = data.draw(
-            st.binary(max_size=8)
-        )
-    path.write_bytes(content)
-    with contextlib.suppress(CellViTError):
-        read_safetensors(path)

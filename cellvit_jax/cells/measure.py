@@ -45,8 +45,8 @@ def measure(
         starts = np.arange(len(means) + 1) * means.shape[1]
         columns["probabilities"] = _lists(starts, np.float32(means).reshape(-1))
     if planes.tokens is not None:
-        inside = boxes - np.array([planes.above, 0, planes.above, 0], np.int32)
-        columns["token"] = _vectors(_pooled(planes.tokens, inside, *planes.extent))
+        sides = np.array([side.as_integer_ratio() for side in planes.token_sides])
+        columns["token"] = _vectors(_pooled(planes.tokens, boxes, sides, planes.first_token))
     return pa.table(columns), reported
 
 
@@ -140,15 +140,15 @@ def _sums(inst, maps, count):
 
 
 @compiled
-def _pooled(tokens, boxes, rows, columns):
-    """Mean token over the token cells that each box touches, rows x columns pixels in all."""
-    height, width, _ = tokens.shape
+def _pooled(tokens, boxes, sides, first):
+    """Mean token over the token cells that each box touches, with these sides as fractions."""
+    (height, rows), (width, columns) = sides
     means = np.zeros((len(boxes), tokens.shape[2]))
     for i in range(len(boxes)):
         r0, c0, r1, c1 = boxes[i]
         # Ceilings by floor division of the negative: integers, for any ratio of the sizes.
-        top, bottom = r0 * height // rows, -(-r1 * height // rows)
-        left, right = c0 * width // columns, -(-c1 * width // columns)
+        top, bottom = r0 * rows // height - first, -(-r1 * rows // height) - first
+        left, right = c0 * columns // width, -(-c1 * columns // width)
         for r in range(top, bottom):
             for c in range(left, right):
                 means[i] += tokens[r, c]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cellvit_jax.cells.compiled import compiled
-from cellvit_jax.cells.planes import Planes
+from cellvit_jax.cells.planes import Planes, Sides
 
 Box = tuple[int, int, int, int]  # r0, c0, r1, c1, end exclusive
 
@@ -87,35 +87,25 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokens:
-    """Rows of a grid of tokens (h, w, D) that spans `extent` pixels from row `above` on."""
+    """Rows of an image's grid of tokens (h, w, D), from the `first` on; `sides` of its cells."""
 
     grid: np.ndarray
-    extent: tuple[int, int]
-    above: int = 0
-
-    @property
-    def patch(self) -> int:
-        """Rows of pixels that one row of tokens spans."""
-        return self.extent[0] // len(self.grid)
+    sides: Sides
+    first: int = 0
 
     @classmethod
     def joined(cls, upper: Tokens | None, lower: Tokens | None) -> Tokens | None:
         """One grid of two that adjoin."""
         if upper is None or lower is None:
             return upper or lower
-        extent = upper.extent[0] + lower.extent[0], upper.extent[1]
-        return cls(np.concatenate([upper.grid, lower.grid]), extent, upper.above)
+        return cls(np.concatenate([upper.grid, lower.grid]), upper.sides, upper.first)
 
     def below(self, row: int) -> Tokens | None:
         """The grid from that row of pixels on, None if nothing is left."""
-        skipped = max(0, (row - self.above) // self.patch)
+        skipped = max(0, row // self.sides[0] - self.first)
         if skipped >= len(self.grid):
             return None
-        return Tokens(
-            self.grid[skipped:].copy(),
-            (self.extent[0] - skipped * self.patch, self.extent[1]),
-            self.above + skipped * self.patch,
-        )
+        return Tokens(self.grid[skipped:].copy(), self.sides, self.first + skipped)
 
 
 def planes_of(
@@ -131,10 +121,11 @@ def planes_of(
         np.zeros(shape, np.float32),
         np.zeros(shape, np.uint8),
         _blank_probabilities(pieces, shape),
-        tokens=tokens.grid if tokens else None,
-        extent=tokens.extent if tokens else shape,
-        above=tokens.above if tokens else 0,
     )
+    if tokens:
+        planes = dataclasses.replace(
+            planes, tokens=tokens.grid, token_sides=tokens.sides, first_token=tokens.first
+        )
     touched = (boxes[:, :2] < box[2:]).all(1) & (boxes[:, 2:] > box[:2]).all(1)
     for i in np.flatnonzero(touched).tolist():
         pieces[i].paste(planes, *box[:2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,16 @@ from cellvit_jax.cells.maps import checked
 
 PIXELWISE = ("binary", "edge", "types", "probabilities")
 
+Sides = tuple[Fraction, Fraction]  # height and width in pixels, which need not be whole
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Planes:
     """Nucleus pixels, edges and types of a tile or of a whole image.
 
     `binary` uint8 (H, W) of 0/1, `edge` float32 (H, W), `types` uint8 (H, W); where wanted,
-    `probabilities` float (H, W, C), and `tokens` float32 (h, w, D), a grid that spans `extent`
-    (rows, columns) pixels, from `above` rows below the image's first on.
+    `probabilities` float (H, W, C), and `tokens` float32 (h, w, D), a grid of cells with the sides
+    `token_sides`, of which the rows above row `first_token` of the image's grid are left out.
     """
 
     binary: np.ndarray
@@ -28,8 +31,8 @@ class Planes:
     types: np.ndarray
     probabilities: np.ndarray | None = None
     tokens: np.ndarray | None = None
-    extent: tuple[int, int] = (0, 0)
-    above: int = 0
+    token_sides: Sides = (Fraction(1), Fraction(1))
+    first_token: int = 0
 
     @classmethod
     def of(
@@ -47,7 +50,9 @@ class Planes:
             binary=binary, hv=hv, types=types, probabilities=probabilities, tokens=tokens
         )
         edge = edges(maps.pop("hv"), normalise)
-        return cls(**maps, edge=edge, extent=edge.shape)
+        grid = edge.shape if tokens is None else tokens.shape
+        sides = Fraction(edge.shape[0], grid[0]), Fraction(edge.shape[1], grid[1])
+        return cls(**maps, edge=edge, token_sides=sides)
 
     def crop(self, r0: int, c0: int, r1: int, c1: int) -> Planes:
         """A rectangle of the planes; the token grid stays whole."""

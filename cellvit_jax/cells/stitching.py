@@ -128,7 +128,7 @@ def stitch(planes: Planes, *, block: int = BLOCK) -> tuple[np.ndarray, Cells]:
         Piece.of(planes.crop(r, c, min(r + block, height), min(c + block, width)), r, c)
         for r, c in sides
     ]
-    tokens = None if planes.tokens is None else Tokens(planes.tokens, planes.extent)
+    tokens = None if planes.tokens is None else Tokens(planes.tokens, planes.token_sides)
     _, table = advance(Remains(), Band(pieces, height, True, tokens), width, runs=True)
     return painted(table, (height, width)), Cells(table.drop_columns(["runs"]))
 

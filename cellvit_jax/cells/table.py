@@ -22,9 +22,10 @@ class Cells:
       bbox_r0/_c0/_r1/_c1  int32, end exclusive
       area            float64, pixels
       type            int32, class id (0 = background)
-      type_prob       float32, share of the cell's pixels that voted for `type`
-      probabilities   list<float32>, mean class probabilities over the pixels, index = class id
-                      (absent when extraction was given none)
+      type_prob       float32, share of the cell's pixels that voted for `type`; from a
+                      classifier head, the probability of `type`
+      probabilities   list<float32>, mean class probabilities over the pixels, or those of a
+                      head, index = class id (absent when extraction was given none)
       contour         list<fixed_size_list<float32>[2]>, (x, y) through pixel centres, not closed
       token           fixed_size_list<float32>[D] (absent when extraction was given none)
     and, where they were measured: perimeter (pixels), eccentricity, solidity (see `shapes`),

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -20,6 +22,7 @@ import pyarrow as pa
 from cellvit_jax.cells import Band, Piece, Planes, Remains, Tokens, advance
 from cellvit_jax.cells.energy import RADIUS
 from cellvit_jax.errors import InputError
+from cellvit_jax.inference.classify import classify
 from cellvit_jax.inference.cores import usable_cores
 from cellvit_jax.inference.plan import Plan
 from cellvit_jax.inference.predictor import Maps, Predictor
@@ -29,7 +32,6 @@ from cellvit_jax.slides import Tile, read_tile
 
 Place = tuple[int, int]  # row and column in the grid
 Predict = Callable[[Iterable[np.ndarray]], Iterator[Maps]]
-CELL = 16  # pixels of the side of a token cell of the image, whatever the network's patches
 BLANK = 255  # what the network is shown instead of a tile that cannot be read
 
 
@@ -39,7 +41,7 @@ class Seen:
 
     place: Place
     piece: Piece | None
-    tokens: np.ndarray | None = None
+    tokens: Tokens | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,7 +87,8 @@ def rows(
         fresh = itertools.islice(maps, first - begin, None)
         seen = _closing(stack, extract(fresh, report, pool, workers + 1))
         new = _closing(stack, watch(seen))
-        yield from assemble(plan, itertools.chain(done, new), report, pool, after, runs)
+        for row in assemble(plan, itertools.chain(done, new), report, pool, after, runs):
+            yield typed(row, predictor, report)
 
 
 def _closing(stack: ExitStack, stage: Iterator[Any]) -> Iterator[Any]:
@@ -152,28 +155,38 @@ def piece_of(tile: Tile, maps: Maps) -> Piece:
         maps["binary"][rows, cols],
         maps["hv"][rows, cols],
         maps["types"][rows, cols],
-        probabilities=maps["probabilities"][rows, cols],
+        probabilities=maps["probabilities"][rows, cols] if "probabilities" in maps else None,
     )
     top, left = r0 - tile.row - rows.start, c0 - tile.col - cols.start
     return Piece.of(around.crop(top, left, top + r1 - r0, left + c1 - c0), r0, c0)
 
 
-def tokens_of(tile: Tile, tokens: np.ndarray | None) -> np.ndarray | None:
-    """The tokens of the image's token cells that begin in a tile's core, (h, w, D)."""
+def tokens_of(tile: Tile, tokens: np.ndarray | None) -> Tokens | None:
+    """The tokens of the image's token cells that begin in a tile's core.
+
+    Those cells are as large as the tile's are, each takes the token under its centre.
+    """
     if tokens is None:
         return None
+    sides = Fraction(tile.size, tokens.shape[0]), Fraction(tile.size, tokens.shape[1])
     rows, cols = (
-        np.clip((token_cells(*span) * CELL + CELL // 2 - origin) * n // tile.size, 0, n - 1)
-        for origin, span, n in zip(
-            (tile.row, tile.col), zip(*tile.core, strict=True), tokens.shape, strict=False
+        np.clip(_cells_under(token_cells(first, end, side), side, origin), 0, n - 1)
+        for side, origin, first, end, n in zip(
+            sides, (tile.row, tile.col), *tile.core, tokens.shape, strict=False
         )
     )
-    return tokens[np.ix_(rows, cols)]
+    return Tokens(tokens[np.ix_(rows, cols)], sides, math.ceil(tile.core[0][0] / sides[0]))
 
 
-def token_cells(first: int, end: int) -> np.ndarray:
+def token_cells(first: int, end: int, side: Fraction) -> np.ndarray:
     """Along an axis, the token cells of an image that begin in pixels `first` to `end`."""
-    return np.arange(-(-first // CELL), -(-end // CELL))
+    return np.arange(math.ceil(first / side), math.ceil(end / side))
+
+
+def _cells_under(cells: np.ndarray, side: Fraction, origin: int) -> np.ndarray:
+    """Of a tile with that origin, the token cells under the centres of those of the image."""
+    pixels, per = side.as_integer_ratio()
+    return ((2 * cells + 1) * pixels - 2 * per * origin) // (2 * pixels)
 
 
 def assemble(
@@ -203,17 +216,29 @@ def assemble(
 
 def token_rows(plan: Plan, number: int, tiles: list[Seen], above: Tokens | None) -> Tokens | None:
     """The rows of the image's token grid that begin in a row of the plan's grid, if any."""
-    grids = [tile.tokens for tile in tiles if tile.tokens is not None]
-    grids += [above.grid] if above else []
-    rows, cols = token_cells(*plan.grid.rows[number][1:]), token_cells(0, plan.view.size[1])
-    if not grids or not len(rows):
+    parts = [(plan.grid.cols[tile.place[1]][1], tile.tokens) for tile in tiles if tile.tokens]
+    like = parts[0][1] if parts else above
+    if like is None:
         return None
-    grid = np.zeros((len(rows), len(cols), grids[0].shape[2]), np.float32)
-    for tile in tiles:
-        if tile.tokens is not None:
-            left = token_cells(*plan.grid.cols[tile.place[1]][1:])[0]
-            grid[:, left : left + tile.tokens.shape[1]] = tile.tokens
-    return Tokens(grid, (len(rows) * CELL, len(cols) * CELL), int(rows[0]) * CELL)
+    height, width = like.sides
+    rows = token_cells(*plan.grid.rows[number][1:], height)
+    cols = token_cells(0, plan.view.size[1], width)
+    if not len(rows):
+        return None
+    grid = np.zeros((len(rows), len(cols), like.grid.shape[2]), np.float32)
+    for first, part in parts:
+        left = math.ceil(first / width)
+        grid[:, left : left + part.grid.shape[1]] = part.grid
+    return Tokens(grid, like.sides, int(rows[0]))
+
+
+def typed(row: Row, predictor: Predictor, report: Report) -> Row:
+    """The row with the types of the predictor's head, if there is one."""
+    if predictor.head is None:
+        return row
+    with report.stage("classify"):
+        table = classify(row.table, predictor.head, keep_tokens=predictor.tokens)
+    return dataclasses.replace(row, table=table)
 
 
 def spread(pool: Executor, function: Callable, jobs: Iterable) -> Iterator[Any]:

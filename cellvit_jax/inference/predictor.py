@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -14,24 +15,29 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cellvit_jax.card import ModelCard
+from cellvit_jax.card import ModelCard, cell_classes
 from cellvit_jax.inference.memory import halved
-from cellvit_jax.models import CellViT
+from cellvit_jax.models import CellClassifier, CellViT
 from cellvit_jax.sharding import over_batch
 
 Maps = dict[str, np.ndarray]
 Running: TypeAlias = dict[str, jax.Array] | Exception
 BATCH_SIZES = {"cpu": 1}  # a device, by platform; accelerators want more work per call
 DEFAULT_BATCH_SIZE = 8
+NUCLEUS = cell_classes("Nucleus")
 
 
 class Predictor:
     """Runs `model` on tiles of one size in batches of one size, so that it compiles once.
 
-    `card` tells how pixels are normalised. With `tokens`, the last skip is returned too. A batch is
-    divided among the local devices, as many of them as divide `batch_size`; by default each gets
-    what suits its platform. Where a device has not enough memory, batches are halved, and the rest
-    of the work goes on with those.
+    `card` tells how pixels are normalised. With `tokens`, the last skip is returned too. With
+    `binary`, the network's types are left aside: every nucleus pixel is of one class. A `head` is
+    for the cells that are found, and needs their tokens, whether they are wanted or not.
+    `predictor.card` names the classes that cells have in the end.
+
+    A batch is divided among the local devices, as many of them as divide `batch_size`; by default
+    each gets what suits its platform. Where a device has not enough memory, batches are halved, and
+    the rest of the work goes on with those.
     """
 
     def __init__(
@@ -41,8 +47,11 @@ class Predictor:
         *,
         batch_size: int | None = None,
         tokens: bool = False,
+        binary: bool = False,
+        head: CellClassifier | None = None,
     ):
-        self.card, self.tokens = card, tokens
+        self.card = _with_classes(card, head, binary)
+        self.head, self.tokens = head, tokens
         self.busy = 0.0  # seconds in which the devices had work
         self.batch_size = batch_size or _default_batch_size()
         self._devices = max(
@@ -52,7 +61,8 @@ class Predictor:
         # a pure dictionary under a closed-over graph is the cheapest call there is
         graphdef, state = nnx.split(model)
         self._state = jax.device_put(nnx.to_pure_dict(state), copied)
-        self._predict = jax.jit(partial(_predict, graphdef, card, tokens))
+        with_tokens = tokens or head is not None
+        self._predict = jax.jit(partial(_predict, graphdef, card, with_tokens, binary))
 
     @property
     def weights(self) -> Any:
@@ -63,8 +73,8 @@ class Predictor:
         """One dictionary a tile (T,T,3) uint8, in order; a batch is in flight while one is read.
 
         `binary` (T,T) uint8, `hv` (T,T,2) float32, `types` (T,T) uint8, `probabilities`
-        (T,T,classes) float16, and `tokens` (h,w,D) float32 if asked for. Raises DeviceMemoryError
-        where not even single tiles fit.
+        (T,T,classes) float16 unless `binary`, and `tokens` (h,w,D) float32 if asked for. Raises
+        DeviceMemoryError where not even single tiles fit.
         """
         pending: tuple[list[np.ndarray], Running, float] | None = None
         remaining = iter(tiles)
@@ -118,19 +128,29 @@ class Predictor:
             return error
 
 
+def _with_classes(card: ModelCard, head: CellClassifier | None, binary: bool) -> ModelCard:
+    if head is not None and head.card is not None:
+        return dataclasses.replace(card, classes=head.card.classes)
+    return dataclasses.replace(card, classes=NUCLEUS) if binary else card
+
+
 def _default_batch_size() -> int:
     if (size := BATCH_SIZES.get(jax.default_backend())) is not None:
         return size
     return DEFAULT_BATCH_SIZE * jax.local_device_count()
 
 
-def _predict(graphdef, card, tokens, state, images):
+def _predict(graphdef, card, tokens, binary, state, images):
     pixels = (images.astype(jnp.float32) / 255 - np.float32(card.mean)) / np.float32(card.std)
     maps = nnx.merge(graphdef, state)(pixels, tokens=tokens)
-    kept = {
-        "binary": jnp.argmax(maps["nuclei_binary_map"], -1).astype(jnp.uint8),
-        "hv": maps["hv_map"],
-        "types": jnp.argmax(maps["nuclei_type_map"], -1).astype(jnp.uint8),
-        "probabilities": jax.nn.softmax(maps["nuclei_type_map"]).astype(jnp.float16),
-    }
+    nuclei = jnp.argmax(maps["nuclei_binary_map"], -1).astype(jnp.uint8)
+    kept = {"binary": nuclei, "hv": maps["hv_map"]}
+    kept |= {"types": nuclei} if binary else _types(maps["nuclei_type_map"])
     return kept | ({"tokens": maps["tokens"]} if tokens else {})
+
+
+def _types(logits):
+    return {
+        "types": jnp.argmax(logits, -1).astype(jnp.uint8),
+        "probabilities": jax.nn.softmax(logits).astype(jnp.float16),
+    }

@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from flax import nnx
+
 from cellvit_jax import caches, checkpoint
 from cellvit_jax.errors import CellViTError, InputError, printable
 from cellvit_jax.inference import cohort, locks, progress, results
@@ -34,6 +36,7 @@ class Task:
     out: Path
     model: str
     options: Options = Options()  # noqa: RUF009, frozen
+    head: Path | None = None
     mpp: float | None = None
     batch_size: int | None = None
     overwrite: bool = False
@@ -44,13 +47,17 @@ class Task:
         """The network, loaded on first use. Raises CheckpointError, InputError."""
         caches.keep_compiled_programs()
         model = checkpoint.load(self.model)
-        return predictor_of(model, self.batch_size, tokens=self.options.tokens)
+        head = None if self.head is None else checkpoint.load(self.head)
+        tokens, binary = self.options.tokens, self.options.binary
+        return predictor_of(model, self.batch_size, tokens=tokens, head=head, binary=binary)
 
     @functools.cached_property
-    def _model(self) -> dict[str, str | int]:
+    def _model(self) -> dict[str, str | int | None]:
         """What of the model results depend on, before a device may have turned out too small."""
-        weights = checksum(self.predictor.weights)
-        return {"model": weights, "batch_size": self.predictor.batch_size}
+        predictor = self.predictor
+        head = None if predictor.head is None else checksum(nnx.state(predictor.head))
+        weights = checksum(predictor.weights)
+        return {"model": weights, "head": head, "batch_size": predictor.batch_size}
 
     def portable(self) -> Task:
         """The same without the network, with paths that hold in another process."""
@@ -59,6 +66,7 @@ class Task:
             self,
             out=self.out.absolute(),
             model=str(model) if model.exists() else self.model,
+            head=self.head and self.head.absolute(),
             quiet=True,
         )
 

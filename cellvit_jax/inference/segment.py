@@ -11,11 +11,12 @@ import pyarrow as pa
 from cellvit_jax.card import ModelCard
 from cellvit_jax.cells import Cells, joined, painted
 from cellvit_jax.errors import InputError
+from cellvit_jax.inference.classify import check_head
 from cellvit_jax.inference.pipeline import rows
 from cellvit_jax.inference.plan import Plan, planned
 from cellvit_jax.inference.predictor import Predictor
 from cellvit_jax.inference.report import Report
-from cellvit_jax.models import CellViT
+from cellvit_jax.models import CellClassifier, CellViT
 from cellvit_jax.slides import ImageSlide, open_slide
 from cellvit_jax.slides.open import Source
 from cellvit_jax.slides.slide import Box
@@ -55,6 +56,8 @@ def segment(
     batch_size: int | None = None,
     tissue: str | None = None,
     roi: Box | None = None,
+    head: CellClassifier | None = None,
+    binary: bool = False,
 ) -> Cells:
     """Every nucleus of a slide or an image, in its own level-0 pixels, with its type.
 
@@ -63,25 +66,42 @@ def segment(
     pixel) wins over what the file says. An image whose resolution nobody knows is taken as
     0.25 µm/px, with a warning. `tissue` says where to look: "otsu" (whole slides, by default),
     "none" (images, by default) or a mask as PNG or GeoJSON; `roi` is a box r0, c0, r1, c1 of
-    level-0 pixels. The result does not depend on `batch_size`. Raises `InputError` for what cannot
-    be used.
+    level-0 pixels. The result does not depend on `batch_size`.
+
+    A cell classifier `head`, also from `load`, gives the same cells types of its own, from their
+    tokens. With `binary` there are none: all nuclei are of one class, also those that the network
+    takes for background. Raises `InputError` for what cannot be used.
     """
-    predictor = predictor_of(model, batch_size)
+    predictor = predictor_of(model, batch_size, head=head, binary=binary)
     plan = planned(open_slide(source, mpp=mpp), predictor.card, where=tissue, roi=roi)
     table = joined(row.table for row in rows(plan, predictor, Report(plan.slide.name)))
     return cells_of(table, plan, predictor.card)
 
 
 def predictor_of(
-    model: CellViT, batch_size: int | None = None, *, tokens: bool = False
+    model: CellViT,
+    batch_size: int | None = None,
+    *,
+    tokens: bool = False,
+    head: CellClassifier | None = None,
+    binary: bool = False,
 ) -> Predictor:
-    """A predictor of a loaded model. Raises `InputError` for another network, or without a card."""
+    """A predictor of a loaded model, which a `head` goes with.
+
+    Raises `InputError` for another network, or without a card, and for a head that does not fit.
+    """
     if not isinstance(model, CellViT):
         what = getattr(getattr(model, "config", model), "architecture", type(model).__name__)
         raise InputError(f"this is a {what}: segmentation needs a CellViT")
     if model.card is None:
         raise InputError("this model has no card; use one that cellvit_jax.load returned")
-    return Predictor(model, model.card, batch_size=batch_size, tokens=tokens)
+    if head is not None:
+        check_head(head, model)
+        if binary:
+            raise InputError("a head gives types and binary none: choose one of the two")
+    return Predictor(
+        model, model.card, batch_size=batch_size, tokens=tokens, head=head, binary=binary
+    )
 
 
 def segment_image(image: ImageSlide, predictor: Predictor) -> Segmentation:

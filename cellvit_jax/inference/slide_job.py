@@ -39,6 +39,7 @@ class Options:
     tissue: str | None = None
     roi: Box | None = None
     tokens: bool = False
+    binary: bool = False
 
 
 def arguments(source: Listed, slide: Slide, options: Options) -> dict[str, Any]:

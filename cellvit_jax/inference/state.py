@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
@@ -49,8 +50,7 @@ def pack_remains(remains: Remains) -> Arrays:
     if remains.waiting is not None:
         arrays["waiting"] = np.frombuffer(table_to_bytes(remains.waiting), np.uint8)
     if remains.tokens is not None:
-        arrays["grid"] = remains.tokens.grid
-        arrays["place"] = np.array([*remains.tokens.extent, remains.tokens.above], np.int64)
+        arrays |= pack_tokens(remains.tokens)
     return arrays
 
 
@@ -58,11 +58,22 @@ def unpack_remains(arrays: Arrays) -> Remains:
     """The inverse of `pack_remains`."""
     line, found, *cuts = arrays["numbers"].tolist()
     waiting = table_from_bytes(arrays["waiting"].tobytes()) if "waiting" in arrays else None
-    tokens = None
-    if "grid" in arrays:
-        rows, columns, above = arrays["place"].tolist()
-        tokens = Tokens(arrays["grid"], (rows, columns), above)
-    return Remains(tuple(unpack_pieces(arrays)), tuple(cuts), line, waiting, found, tokens)
+    pieces = tuple(unpack_pieces(arrays))
+    return Remains(pieces, tuple(cuts), line, waiting, found, unpack_tokens(arrays))
+
+
+def pack_tokens(tokens: Tokens, name: object = "") -> Arrays:
+    """A token grid as arrays, told from others by a name."""
+    numbers = [*(n for side in tokens.sides for n in side.as_integer_ratio()), tokens.first]
+    return {f"grid{name}": tokens.grid, f"place{name}": np.array(numbers, np.int64)}
+
+
+def unpack_tokens(arrays: Arrays, name: object = "") -> Tokens | None:
+    """The inverse of `pack_tokens`, None where there is no grid of that name."""
+    if f"grid{name}" not in arrays:
+        return None
+    height, rows, width, columns, first = arrays[f"place{name}"].tolist()
+    return Tokens(arrays[f"grid{name}"], (Fraction(height, rows), Fraction(width, columns)), first)
 
 
 def pack_pieces(pieces: Sequence[Piece]) -> Arrays:
@@ -104,15 +115,17 @@ def pack_seen(tiles: Sequence[Seen]) -> Arrays:
     """Tiles that are through the network as arrays."""
     arrays = pack_pieces([tile.piece for tile in tiles if tile.piece])
     arrays["places"] = np.array([(*tile.place, tile.piece is not None) for tile in tiles], np.int64)
-    grids = {f"tokens{i}": t.tokens for i, t in enumerate(tiles) if t.tokens is not None}
-    return arrays | grids
+    for i, tile in enumerate(tiles):
+        if tile.tokens:
+            arrays |= pack_tokens(tile.tokens, i)
+    return arrays
 
 
 def unpack_seen(arrays: Arrays) -> list[Seen]:
     """The inverse of `pack_seen`."""
     pieces = iter(unpack_pieces(arrays))
     return [
-        Seen((row, col), next(pieces) if has_piece else None, arrays.get(f"tokens{i}"))
+        Seen((row, col), next(pieces) if has_piece else None, unpack_tokens(arrays, i))
         for i, (row, col, has_piece) in enumerate(arrays["places"].tolist())
     ]
 

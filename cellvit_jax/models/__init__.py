@@ -1,7 +1,8 @@
 """Flax NNX networks: arrays in, named arrays out."""
 
 from cellvit_jax.models.cellvit import CellViT
-from cellvit_jax.models.config import DecoderWidths, ModelConfig
+from cellvit_jax.models.config import DecoderWidths, EncoderConfig, ModelConfig
+from cellvit_jax.models.encoder import Encoder
 from cellvit_jax.models.heads import CellClassifier, HeadConfig
 from cellvit_jax.models.sam import Sam
 from cellvit_jax.models.sam_config import SamConfig
@@ -10,6 +11,8 @@ __all__ = [
     "CellClassifier",
     "CellViT",
     "DecoderWidths",
+    "Encoder",
+    "EncoderConfig",
     "HeadConfig",
     "ModelConfig",
     "Sam",

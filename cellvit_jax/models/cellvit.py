@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from einops import rearrange
@@ -11,14 +9,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from cellvit_jax.card import ModelCard
-from cellvit_jax.errors import InputError
 from cellvit_jax.models.config import ModelConfig
 from cellvit_jax.models.decoder import SkipPaths, Trunk, resize
-from cellvit_jax.models.dinov2 import DinoV2
-from cellvit_jax.models.sam_vit import SamViT
-from cellvit_jax.models.vit import Encoded, ViT
+from cellvit_jax.models.encoder import ENCODERS, check_size
+from cellvit_jax.models.vit import Encoded
 
-ENCODERS: dict[str, Any] = {"vit": ViT, "sam": SamViT, "dinov2": DinoV2}
 SHARED = "shared"  # the one trunk's name where the branches share it
 
 
@@ -106,16 +101,3 @@ def to_grids(encoded: Encoded, patch: int) -> tuple[jax.Array, ...]:
     """The skips without their prefix tokens, as grids (B,h,w,D)."""
     h, w = (n // patch for n in encoded.image.shape[1:3])
     return tuple(rearrange(z[:, -h * w :], "b (h w) d -> b h w d", h=h) for z in encoded.skips)
-
-
-def check_size(shape: tuple[int, ...], config: ModelConfig) -> None:
-    """Raises `InputError` for images that the network cannot take."""
-    patch = config.patch_size
-    if len(shape) != 4 or shape[0] == 0 or shape[-1] != 3:
-        raise InputError(f"a network takes images of shape (B, H, W, 3), not {shape}")
-    if any(n < patch or (n % patch and not config.any_size) for n in shape[1:3]):
-        wanted = f"{patch} or more" if config.any_size else f"multiples of the patch size {patch}"
-        raise InputError(
-            f"height and width must be {wanted}, not {shape[1]}×{shape[2]}: "
-            "pad the image, or let `cellvit_jax.segment` do it"
-        )

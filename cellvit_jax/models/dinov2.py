@@ -12,7 +12,7 @@ from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
 
-from cellvit_jax.models.config import ModelConfig
+from cellvit_jax.models.config import EncoderConfig
 from cellvit_jax.models.vit import Attention, Encoded, Mlp, drop_path, dropout, layer_norm
 
 GATES: dict[str | None, Any] = {
@@ -24,7 +24,7 @@ GATES: dict[str | None, Any] = {
 class GatedMlp(nnx.Module):
     """GEGLU or SwiGLU: half of the first layer's outputs, activated, times the other half."""
 
-    def __init__(self, config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.gate = config.gate
         self.fc1 = nnx.Linear(config.embed_dim, config.mlp_width, dtype=dtype, rngs=rngs)
         self.fc2 = nnx.Linear(config.mlp_width // 2, config.embed_dim, dtype=dtype, rngs=rngs)
@@ -49,7 +49,7 @@ class Block(nnx.Module):
     """Pre-norm transformer block with scaled residuals."""
 
     def __init__(
-        self, config: ModelConfig, drop_path_rate: float, *, dtype: DTypeLike, rngs: nnx.Rngs
+        self, config: EncoderConfig, drop_path_rate: float, *, dtype: DTypeLike, rngs: nnx.Rngs
     ):
         mlp = GatedMlp if config.gate else Mlp
         self.norm1 = layer_norm(config.embed_dim, rngs=rngs)
@@ -68,7 +68,7 @@ class Block(nnx.Module):
 class DinoV2(nnx.Module):
     """Patch embedding, cls and register tokens, position embeddings, blocks, tissue head."""
 
-    def __init__(self, config: ModelConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         dim, patch, registers = config.embed_dim, config.patch_size, config.num_registers
         normal = nnx.initializers.truncated_normal(0.02)
         positions = 1 + registers + config.position_grid**2
@@ -86,12 +86,29 @@ class DinoV2(nnx.Module):
         self.blocks = nnx.List(
             [Block(config, float(rate), dtype=dtype, rngs=rngs) for rate in rates]
         )
-        # CellViT looks at block outputs alone: the foundation model's last norm is only kept
+        # of the foundation model: CellViT looks at block outputs alone, and only keeps it
         self.norm = layer_norm(dim, rngs=rngs)
         self.head = nnx.Linear(dim, config.num_tissues, rngs=rngs) if config.num_tissues else None
 
     def __call__(self, images: jax.Array) -> Encoded:
-        images = pool(images, tuple(n - n % self.patch_size for n in images.shape[1:3]))
+        images = self.fit(images)
+        outputs = self.outputs(images)
+        tissue = None if self.head is None else self.head(outputs[-1][:, 0])
+        return Encoded(images, tuple(outputs[i - 1] for i in self.skip_layers), tissue)
+
+    def features(self, images: jax.Array) -> dict[str, jax.Array]:
+        """Tokens (B,h,w,D), without the registers, and cls token (B,D) after the last norm."""
+        images = self.fit(images)
+        h, w = (n // self.patch_size for n in images.shape[1:3])
+        x = self.norm(self.outputs(images)[-1])
+        return {"tokens": rearrange(x[:, -h * w :], "b (h w) d -> b h w d", h=h), "cls": x[:, 0]}
+
+    def fit(self, images: jax.Array) -> jax.Array:
+        """Images averaged down to the largest multiple of the patch."""
+        return pool(images, tuple(n - n % self.patch_size for n in images.shape[1:3]))
+
+    def outputs(self, images: jax.Array) -> list[jax.Array]:
+        """The outputs (B,prefix+h·w,D) of all blocks."""
         x = self.patch_embed(images).astype(jnp.float32)
         grid = x.shape[1:3]
         x = jnp.concatenate([*self.prefix(len(x)), rearrange(x, "b h w d -> b (h w) d")], axis=1)
@@ -100,8 +117,7 @@ class DinoV2(nnx.Module):
         for block in self.blocks:
             x = block(x)
             outputs.append(x)
-        tissue = None if self.head is None else self.head(x[:, 0])
-        return Encoded(images, tuple(outputs[i - 1] for i in self.skip_layers), tissue)
+        return outputs
 
     def prefix(self, batch: int) -> list[jax.Array]:
         """The cls token and the registers for every image of a batch."""

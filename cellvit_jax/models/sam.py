@@ -25,7 +25,7 @@ class Sam(nnx.Module):
     def __init__(self, config: SamConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.config = config
         self.card: ModelCard | None = None  # what a checkpoint says of its weights
-        self.image_encoder = SamViT(config, dtype=dtype, rngs=rngs)
+        self.image_encoder = SamViT(config.image_encoder, dtype=dtype, rngs=rngs)
         self.prompt_encoder = PromptEncoder(dtype=dtype, rngs=rngs)
         self.mask_decoder = MaskDecoder(dtype=dtype, rngs=rngs)
 

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 from cellvit_jax.errors import InputError
+from cellvit_jax.models.config import ENCODER_SUFFIX, EncoderConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +33,6 @@ class SamConfig:
     ARCHITECTURES: ClassVar = tuple(
         kind + size for kind in ("sam", "sam_med2d") for size in ("", "_b", "_l", "_h")
     )
-    # what the encoder under a CellViT has, and this one has not
-    num_tissues: ClassVar[int] = 0
-    skip_layers: ClassVar[tuple[int, ...]] = ()
-    drop_rate: ClassVar[float] = 0.0
-    attention_drop_rate: ClassVar[float] = 0.0
-    drop_path_rate: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         if self.architecture not in self.ARCHITECTURES:
@@ -64,9 +59,11 @@ class SamConfig:
         return self.architecture.startswith("sam_med2d")
 
     @property
-    def mlp_width(self) -> int:
-        """Outputs of the first layer of an encoder block's MLP."""
-        return round(self.embed_dim * self.mlp_ratio)
+    def image_encoder(self) -> EncoderConfig:
+        """The image encoder as a network of its own."""
+        fields = dataclasses.asdict(self)
+        fields |= {"encoder": "sam", "architecture": self.architecture + ENCODER_SUFFIX}
+        return EncoderConfig(**fields)
 
     @classmethod
     def sam_b(cls, **fields: Any) -> SamConfig:

@@ -10,13 +10,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from cellvit_jax.errors import InputError
-from cellvit_jax.models.config import ModelConfig
-from cellvit_jax.models.sam_config import SamConfig
+from cellvit_jax.models.config import EncoderConfig
 from cellvit_jax.models.vit import Encoded, Mlp, drop_path, dropout, layer_norm
 
 NECK_WIDTH = 256
-
-Config = ModelConfig | SamConfig
 
 
 class Attention(nnx.Module):
@@ -25,7 +22,7 @@ class Attention(nnx.Module):
     The tables hold an embedding for each of the 2·side − 1 distances of a grid with that side.
     """
 
-    def __init__(self, config: Config, side: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, side: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         dim, table = config.embed_dim, (2 * side - 1, config.embed_dim // config.num_heads)
         self.num_heads = config.num_heads
         self.qkv = nnx.Linear(dim, 3 * dim, dtype=dtype, rngs=rngs)
@@ -129,7 +126,7 @@ class Adapter(nnx.Module):
     Takes grids with an even number of rows and columns.
     """
 
-    def __init__(self, config: Config, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
         dim = config.embed_dim
         kwargs = {"use_bias": False, "dtype": dtype, "rngs": rngs}
         self.squeeze = nnx.Linear(dim, dim // 4, **kwargs)
@@ -152,7 +149,7 @@ class Block(nnx.Module):
 
     def __init__(
         self,
-        config: Config,
+        config: EncoderConfig,
         window: int | None,
         drop_path_rate: float,
         *,
@@ -185,7 +182,7 @@ class Block(nnx.Module):
 class SamViT(nnx.Module):
     """Patch embedding, position embeddings, blocks, neck, tissue head; no prefix tokens."""
 
-    def __init__(self, config: Config, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         dim, patch = config.embed_dim, (config.patch_size, config.patch_size)
         side = config.position_grid
         normal = nnx.initializers.truncated_normal(0.02)
@@ -217,7 +214,12 @@ class SamViT(nnx.Module):
 
     def embed(self, images: jax.Array) -> jax.Array:
         """The neck's output (B,h,w,256)."""
-        return self.neck(self.outputs(images)[-1]).astype(jnp.float32)
+        return self.features(images)["neck"]
+
+    def features(self, images: jax.Array) -> dict[str, jax.Array]:
+        """Tokens (B,h,w,D) as the last block leaves them, and the neck's output (B,h,w,256)."""
+        tokens = self.outputs(images)[-1]
+        return {"tokens": tokens, "neck": self.neck(tokens).astype(jnp.float32)}
 
     def outputs(self, images: jax.Array) -> list[jax.Array]:
         """The outputs (B,h,w,D) of all blocks."""

@@ -11,8 +11,7 @@ from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
 
-from cellvit_jax.models.config import ModelConfig
-from cellvit_jax.models.sam_config import SamConfig
+from cellvit_jax.models.config import EncoderConfig
 
 
 class Encoded(NamedTuple):
@@ -41,7 +40,7 @@ def layer_norm(dim: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
 class Attention(nnx.Module):
     """Multi-head self-attention with one fused qkv projection."""
 
-    def __init__(self, config: ModelConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
         dim = config.embed_dim
         self.num_heads = config.num_heads
         self.qkv = nnx.Linear(dim, 3 * dim, dtype=dtype, rngs=rngs)
@@ -61,7 +60,7 @@ class Attention(nnx.Module):
 class Mlp(nnx.Module):
     """Two linear layers around the exact (erf) GELU."""
 
-    def __init__(self, config: ModelConfig | SamConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, *, dtype: DTypeLike, rngs: nnx.Rngs):
         dim, hidden = config.embed_dim, config.mlp_width
         self.fc1 = nnx.Linear(dim, hidden, dtype=dtype, rngs=rngs)
         self.fc2 = nnx.Linear(hidden, dim, dtype=dtype, rngs=rngs)
@@ -76,7 +75,7 @@ class Block(nnx.Module):
     """Pre-norm transformer block; the residual stream stays in float32."""
 
     def __init__(
-        self, config: ModelConfig, drop_path_rate: float, *, dtype: DTypeLike, rngs: nnx.Rngs
+        self, config: EncoderConfig, drop_path_rate: float, *, dtype: DTypeLike, rngs: nnx.Rngs
     ):
         self.norm1 = layer_norm(config.embed_dim, rngs=rngs)
         self.attn = Attention(config, dtype=dtype, rngs=rngs)
@@ -92,11 +91,11 @@ class Block(nnx.Module):
 class ViT(nnx.Module):
     """Patch embedding, cls token, position embeddings, blocks, tissue head."""
 
-    def __init__(self, config: ModelConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         dim, patch = config.embed_dim, (config.patch_size, config.patch_size)
         normal = nnx.initializers.truncated_normal(0.02)
         positions = 1 + config.position_grid**2
-        self.skip_layers = config.skip_layers
+        self.patch_size, self.skip_layers = config.patch_size, config.skip_layers
         self.patch_embed = nnx.Conv(3, dim, patch, patch, padding="VALID", dtype=dtype, rngs=rngs)
         self.cls_token = nnx.Param(normal(rngs.params(), (1, 1, dim)))
         self.pos_embed = nnx.Param(normal(rngs.params(), (1, positions, dim)))
@@ -108,6 +107,18 @@ class ViT(nnx.Module):
         self.head = nnx.Linear(dim, config.num_tissues, rngs=rngs) if config.num_tissues else None
 
     def __call__(self, images: jax.Array) -> Encoded:
+        outputs = self.outputs(images)
+        tissue = None if self.head is None else self.head(self.norm(outputs[-1])[:, 0])
+        return Encoded(images, tuple(outputs[i - 1] for i in self.skip_layers), tissue)
+
+    def features(self, images: jax.Array) -> dict[str, jax.Array]:
+        """Tokens (B,h,w,D) and cls token (B,D) after the last norm."""
+        h = images.shape[1] // self.patch_size
+        x = self.norm(self.outputs(images)[-1])
+        return {"tokens": rearrange(x[:, 1:], "b (h w) d -> b h w d", h=h), "cls": x[:, 0]}
+
+    def outputs(self, images: jax.Array) -> list[jax.Array]:
+        """The outputs (B,1+h·w,D) of all blocks, cls token first."""
         x = self.patch_embed(images).astype(jnp.float32)
         grid = x.shape[1:3]
         cls = jnp.broadcast_to(self.cls_token[...], (x.shape[0], 1, x.shape[-1]))
@@ -117,8 +128,7 @@ class ViT(nnx.Module):
         for block in self.blocks:
             x = block(x)
             outputs.append(x)
-        tissue = None if self.head is None else self.head(self.norm(x)[:, 0])
-        return Encoded(images, tuple(outputs[i - 1] for i in self.skip_layers), tissue)
+        return outputs
 
 
 def resize_positions(positions: jax.Array, grid: tuple[int, int]) -> jax.Array:

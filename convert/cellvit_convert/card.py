@@ -3,12 +3,17 @@
 from typing import Any
 
 from cellvit_convert.content import Content
-from cellvit_jax.card import PANNUKE_CLASSES, PANNUKE_TISSUES, CellClass, ModelCard, cell_classes
+from cellvit_jax.card import (
+    CITATION,
+    PANNUKE_CLASSES,
+    PANNUKE_TISSUES,
+    CellClass,
+    ModelCard,
+    cell_classes,
+    numbered,
+    tile,
+)
 from cellvit_jax.models import ModelConfig
-
-CITATION = "Hörst et al., CellViT, Medical Image Analysis 94, 2024, doi:10.1016/j.media.2024.103143"
-
-TILES = {"cellvit_virchow": 512, "cellvit_virchow2": 512}  # what they were trained on
 
 
 def model_card(content: Content, config: ModelConfig) -> ModelCard:
@@ -22,7 +27,7 @@ def model_card(content: Content, config: ModelConfig) -> ModelCard:
         tissues=_tissues(content, config.num_tissues),
         mean=_rgb(content, "transformations.normalize.mean"),
         std=_rgb(content, "transformations.normalize.std"),
-        tile=TILES.get(config.architecture, ModelCard.tile),
+        tile=tile(config.architecture),
         provenance=provenance(content),
         citation=CITATION,
     )
@@ -35,18 +40,14 @@ def _classes(content: Content, count: int) -> tuple[CellClass, ...]:
             return cell_classes(*(name for i, name in named if i > 0))
     if count == len(PANNUKE_CLASSES):
         return PANNUKE_CLASSES
-    return cell_classes(*_numbered("class", 1, count))
+    return cell_classes(*numbered("class", 1, count))
 
 
 def _tissues(content: Content, count: int) -> tuple[str, ...]:
     named = _names(content, "dataset_config.tissue_types.")
     if [i for i, _ in named] == [*range(count)]:
         return tuple(name for _, name in named)
-    return PANNUKE_TISSUES if count == len(PANNUKE_TISSUES) else _numbered("tissue", 0, count)
-
-
-def _numbered(what: str, first: int, stop: int) -> tuple[str, ...]:
-    return tuple(f"{what} {i}" for i in range(first, stop))
+    return PANNUKE_TISSUES if count == len(PANNUKE_TISSUES) else numbered("tissue", 0, count)
 
 
 def _names(content: Content, prefix: str) -> list[tuple[int, str]]:
@@ -68,4 +69,5 @@ def _rgb(content: Content, key: str) -> tuple[float, float, float]:
 def provenance(content: Content) -> str:
     """Where converted weights come from, in a sentence."""
     epoch = "" if content.epoch is None else f", epoch {content.epoch}"
-    return f"Converted from a PyTorch checkpoint ({content.arch or 'a bare state dict'}{epoch})."
+    part = f"the {content.part} of a training with DINO" if content.part else "a bare state dict"
+    return f"Converted from a PyTorch checkpoint ({content.arch or part}{epoch})."

@@ -2,8 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from cellvit_jax.torch_files import read_torch
 
 MAX_BLOCKS = 256
 STATES = ("model_state_dict", "model")  # where a checkpoint may keep its state dict
+PARTS = ("teacher", "student")  # of a DINO training; the first is the better encoder
 
 
 @dataclass(frozen=True)
@@ -22,23 +24,35 @@ class Content:
     """A state dict and what its file says about it.
 
     `config` is the flat dictionary with dotted keys that CellViT stores beside its weights. What
-    it says is believed only where the tensors leave a question open.
+    it says is believed only where the tensors leave a question open. `part` is the part of a DINO
+    training that the tensors are, `other_parts` those that are left aside.
     """
 
     tensors: Mapping[str, np.ndarray]
     arch: str = ""
     epoch: int | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    part: str = ""
+    other_parts: Sequence[str] = ()
 
     @classmethod
-    def read(cls, path: str | Path) -> "Content":
+    def read(cls, path: str | Path, part: str | None = None) -> "Content":
         """The content of a `.pth` or `.safetensors` file, whatever its name.
 
-        Raises `CheckpointError` if it holds no state dict.
+        `part` chooses between the "teacher", which is taken where nothing is chosen, and the
+        "student" of a DINO training. Raises `CheckpointError` if the file holds no state dict, or
+        not that part.
         """
         checkpoint: Any = read_safetensors(path) if is_safetensors(path) else read_torch(path)
         found = checkpoint if isinstance(checkpoint, dict) else {}
-        tensors = next((found[key] for key in STATES if key in found), found)
+        parts = [name for name in PARTS if _is_state_dict(found.get(name))]
+        if part and part not in parts:
+            raise CheckpointError(
+                f"{path} has no {part}: it has {' and '.join(parts) or 'no parts'}"
+            )
+        part = part or (parts[0] if parts else "")
+        places = (part,) if part else STATES
+        tensors = next((found[key] for key in places if key in found), found)
         if not _is_state_dict(tensors):
             what = ", ".join(map(repr, list(found)[:8])) or type(checkpoint).__name__
             raise CheckpointError(f"{path} holds no state dict of tensors, only {what}")
@@ -48,7 +62,24 @@ class Content:
             arch if isinstance(arch, str) else "",
             epoch if isinstance(epoch, int) else None,
             config if isinstance(config, dict) else {},
+            part,
+            [name for name in parts if name != part],
         )
+
+    @cached_property
+    def prefix(self) -> str:
+        """What stands before the names of a vision transformer, if there is one."""
+        qkv = (match[1] for match, _ in self.matches(r"(.*?)blocks\.\d+\.attn\.qkv\.weight"))
+        return next(qkv, "")
+
+    def inside(self, prefix: str) -> "Content":
+        """What lies behind a prefix, as if it were CellViT's `encoder.`, to be measured."""
+        tensors = {
+            f"encoder.{key.removeprefix(prefix)}": tensor
+            for key, tensor in self.tensors.items()
+            if key.startswith(prefix)
+        }
+        return Content(tensors, config=self.config)
 
     def matches(self, pattern: str) -> Iterator[tuple[re.Match[str], np.ndarray]]:
         """The tensors whose whole key matches."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
 from flax import nnx
@@ -18,7 +19,8 @@ class Conversion:
 
     `arch` and `epoch` are the original code's class and the training epoch, as the file says;
     `ignored` are the PyTorch keys that a network here has no use for, `counters` the values of
-    those that count: they are kept for the way back.
+    those that count: they are kept for the way back, as are the `part` of a DINO training that was
+    taken and the `prefix` of an encoder's keys.
     """
 
     arch: str
@@ -28,6 +30,14 @@ class Conversion:
     weights: nnx.State
     ignored: list[str] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
+    part: str = ""
+    prefix: str = ""
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What is noted for the way back, in plain values."""
+        names = ("arch", "epoch", "counters", "part", "prefix")
+        return {name: getattr(self, name) for name in names}
 
     def summary(self, *dtypes: str) -> Summary:
         """The lines that a person reads; `dtypes` are those of the parameters where they lie."""

@@ -1,10 +1,10 @@
-"""What vision transformers under a CellViT decoder have in common, whatever their family."""
+"""What vision transformers have in common, whatever their family and whatever is above them."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from cellvit_convert.content import Content
-from cellvit_jax.models import ModelConfig
+from cellvit_jax.models import EncoderConfig
 
 BLOCK = r"encoder\.blocks\.(\d+)\."
 
@@ -26,32 +26,21 @@ def width(content: Content) -> int:
     return content.size(BLOCK + r"norm\d\.(weight|bias)")
 
 
-def sizes(content: Content) -> dict[str, Any]:
-    """Width, depth and the blocks that the decoder looks at."""
-    depth = content.count(BLOCK + ".*")
-    return {
-        "embed_dim": width(content),
-        "depth": depth,
-        "skip_layers": content.integers("model.extract_layers", _quarters(depth)),
-    }
+def depth(content: Content) -> int:
+    """The number of its blocks."""
+    return content.count(BLOCK + ".*")
 
 
-def rates(content: Content) -> dict[str, Any]:
-    """The dropout rates of the training that made the checkpoint."""
-    return {
-        "drop_rate": content.rate("training.drop_rate"),
-        "attention_drop_rate": content.rate("training.attn_drop_rate"),
-    }
+def patch_size(content: Content, default: int) -> int:
+    """The side of its patches."""
+    return content.size(r"encoder\.patch_embed\.proj\.weight", axis=2, default=default)
 
 
-def name(fields: dict[str, Any], presets: Sequence[ModelConfig], generic: str) -> str:
-    """The architecture's name: that of the preset which has all these fields, else `generic`."""
-    for preset in presets:
-        if all(getattr(preset, field) == value for field, value in fields.items()):
-            return preset.architecture
-    return generic
+def named(presets: Sequence[EncoderConfig], **fields: Any) -> EncoderConfig:
+    """The encoder of these fields, under the name of the preset that has them all, if one has."""
+    names = [preset.architecture for preset in presets if _has(preset, fields)]
+    return EncoderConfig(architecture=(*names, f"{fields['encoder']}_encoder")[0], **fields)
 
 
-def _quarters(depth: int) -> tuple[int, ...]:
-    """The blocks whose outputs the published models look at; unknown for other depths."""
-    return tuple(depth * i // 4 for i in range(1, 5)) if depth % 4 == 0 else ()
+def _has(preset: EncoderConfig, fields: dict[str, Any]) -> bool:
+    return all(getattr(preset, name) == value for name, value in fields.items())

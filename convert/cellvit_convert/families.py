@@ -1,48 +1,93 @@
-"""The architectures that are known, one line each."""
+"""The families of checkpoints that are known."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cellvit_convert import heads, sam, sam_whole, uni, virchow, vit256
+import numpy as np
+
+from cellvit_convert import cellvit, foundation, heads, originals, sam_whole
 from cellvit_convert.card import model_card
 from cellvit_convert.content import Content
 from cellvit_convert.rules import Rule
 from cellvit_jax.card import ModelCard
 from cellvit_jax.checkpoint import Config
 from cellvit_jax.errors import CheckpointError
-from cellvit_jax.models import HeadConfig, ModelConfig, SamConfig
+from cellvit_jax.models import EncoderConfig, HeadConfig, ModelConfig, SamConfig
+
+State = OrderedDict[str, np.ndarray]
 
 
 class Family(NamedTuple):
-    """Architectures that are told apart, and measured, in one way."""
+    """Checkpoints that are described by one class of configs, and how they go both ways.
+
+    There: `recognise` tells them by their keys, `config` and `card` describe them. Back: `arch` is
+    the class that builds them in the original code, an error where none does, and `value` what the
+    file holds around a state dict. `rules` has the names for both, behind an encoder's prefix.
+    """
 
     name: str
+    kind: type
     recognise: Callable[[Content], bool]
     config: Callable[[Content], Any]
-    card: Callable[[Content, Any], ModelCard] = model_card
+    card: Callable[[Content, Any], ModelCard]
+    rules: Callable[[Any, str], tuple[Rule, ...]]
+    arch: Callable[[Any], str]
+    value: Callable[[State, Any, ModelCard, dict[str, Any]], dict[str, Any]]
 
 
 FAMILIES = (
-    Family("CellViT-256 and generic CellViT", vit256.recognise, vit256.config),
-    Family("CellViT-SAM", sam.recognise, sam.config),
-    Family("CellViT-UNI", uni.recognise, uni.config),
-    Family("CellViT-Virchow", virchow.recognise, virchow.config),
-    Family("SAM and SAM-Med2D", sam_whole.recognise, sam_whole.config, sam_whole.card),
-    Family("cell classifier heads", heads.recognise, heads.config, heads.card),
+    Family(
+        "CellViT over a plain ViT, SAM, UNI or Virchow",
+        ModelConfig,
+        cellvit.recognise,
+        cellvit.config,
+        model_card,
+        cellvit.rules,
+        originals.arch,
+        originals.value,
+    ),
+    Family(
+        "SAM and SAM-Med2D",
+        SamConfig,
+        sam_whole.recognise,
+        sam_whole.config,
+        sam_whole.card,
+        sam_whole.rules,
+        sam_whole.arch,
+        sam_whole.value,
+    ),
+    Family(
+        "such encoders alone",
+        EncoderConfig,
+        foundation.recognise,
+        foundation.config,
+        foundation.card,
+        foundation.rules,
+        foundation.arch,
+        foundation.value,
+    ),
+    Family(
+        "cell classifier heads",
+        HeadConfig,
+        heads.recognise,
+        heads.config,
+        heads.card,
+        heads.rules,
+        heads.arch,
+        heads.value,
+    ),
 )
 
-RULES: dict[str, Callable[[ModelConfig], tuple[Rule, ...]]] = {  # by the config's encoder
-    "vit": vit256.rules,
-    "sam": sam.rules,
-    "dinov2": uni.rules,
-}
+
+def of(config: Config) -> Family:
+    """The family that a config describes."""
+    return next(family for family in FAMILIES if family.kind is type(config))
 
 
-def rules(config: Config) -> tuple[Rule, ...]:
+def rules(config: Config, prefix: str = "") -> tuple[Rule, ...]:
     """The table of names of an architecture, for both directions."""
-    if isinstance(config, SamConfig):
-        return sam_whole.rules(config)
-    return heads.RULES if isinstance(config, HeadConfig) else RULES[config.encoder](config)
+    return of(config).rules(config, prefix)
 
 
 def identify(content: Content) -> Family:

@@ -7,7 +7,8 @@ import numpy as np
 
 from cellvit_convert.card import provenance
 from cellvit_convert.content import Content
-from cellvit_convert.rules import LINEAR, same
+from cellvit_convert.originals import wrapped
+from cellvit_convert.rules import LINEAR, Rule, same
 from cellvit_jax.card import ModelCard, cell_classes
 from cellvit_jax.models import HeadConfig
 
@@ -15,7 +16,10 @@ ARCH = "LinearClassifier"
 CITATION = "Hörst et al., CellViT++, 2025, arXiv:2501.05269"
 LABEL = "data.label_map."
 
-RULES = (same("fc1", LINEAR), same("fc2", LINEAR))
+
+def rules(config: HeadConfig, prefix: str = "") -> tuple[Rule, ...]:
+    """The table of a head's names."""
+    return same("fc1", LINEAR), same("fc2", LINEAR)
 
 
 def recognise(content: Content) -> bool:
@@ -45,7 +49,17 @@ def arch(config: HeadConfig) -> str:
     return ARCH
 
 
-def flat_config(config: HeadConfig, card: ModelCard) -> dict[str, Any]:
+def value(
+    state: OrderedDict[str, np.ndarray],
+    config: HeadConfig,
+    card: ModelCard,
+    origin: dict[str, Any],
+) -> dict[str, Any]:
+    """What the file of a head holds."""
+    return wrapped(arch(config), state, _flat_config(config, card), origin)
+
+
+def _flat_config(config: HeadConfig, card: ModelCard) -> dict[str, Any]:
     """The entries with dotted keys from which the original code rebuilds a head."""
     return {
         "data.num_classes": config.num_classes,
@@ -53,19 +67,4 @@ def flat_config(config: HeadConfig, card: ModelCard) -> dict[str, Any]:
         "training.drop_rate": config.drop_rate,
         "training.mixed_precision": False,
         **{f"{LABEL}{i}": cell.name for i, cell in enumerate(card.classes[1:])},
-    }
-
-
-def value(
-    state: OrderedDict[str, np.ndarray],
-    config: HeadConfig,
-    card: ModelCard,
-    origin: dict[str, Any],
-) -> dict[str, Any]:
-    """What the file of a network holds."""
-    return {
-        "arch": arch(config),
-        "epoch": origin.get("epoch"),
-        "model_state_dict": state,
-        "config": flat_config(config, card),
     }

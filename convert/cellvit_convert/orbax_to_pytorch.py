@@ -2,23 +2,17 @@
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from cellvit_convert import heads, originals, sam_whole
+from cellvit_convert import families
 from cellvit_convert.conversion import Conversion, check_target
-from cellvit_convert.families import rules
 from cellvit_convert.rules import restore
 from cellvit_jax import checkpoint
 from cellvit_jax.files import atomic_open
-from cellvit_jax.models import HeadConfig, SamConfig
 from cellvit_jax.torch_save import write_torch
-
-# what knows how the original code builds and stores a network, for other configs than a CellViT's
-ORIGINALS: dict[type, Any] = {HeadConfig: heads, SamConfig: sam_whole}
 
 
 def convert(
@@ -39,13 +33,13 @@ def convert(
     check_target(target, overwrite and target.is_file())
     config, card = checkpoint.read_config(source)
     origin = checkpoint.read_origin(source)
-    original = ORIGINALS.get(type(config), originals)
-    arch = original.arch(config)
+    family = families.of(config)
+    arch = family.arch(config)
     weights = nnx.state(checkpoint.load(source), checkpoint.WEIGHTS)
-    counters = origin.get("counters", {})
-    state = OrderedDict(restore(_arrays(weights, dtype), rules(config), counters))
+    rules = family.rules(config, origin.get("prefix", ""))
+    state = restore(_arrays(weights, dtype), rules, origin.get("counters", {}))
     with atomic_open(target) as file:
-        write_torch(file, original.value(state, config, card, origin))
+        write_torch(file, family.value(OrderedDict(state), config, card, origin))
     return Conversion(arch, origin.get("epoch"), config, card, weights)
 
 

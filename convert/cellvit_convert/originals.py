@@ -72,6 +72,31 @@ def arch(config: ModelConfig) -> str:
     return original.arch + ("Shared" if config.shared_trunk else "")
 
 
+def value(
+    state: OrderedDict[str, np.ndarray],
+    config: ModelConfig,
+    card: ModelCard,
+    origin: dict[str, Any],
+) -> dict[str, Any]:
+    """What the file of a network holds."""
+    return wrapped(arch(config), state, flat_config(config, card), origin)
+
+
+def wrapped(
+    arch: str,
+    state: OrderedDict[str, np.ndarray],
+    flat_config: dict[str, Any],
+    origin: dict[str, Any],
+) -> dict[str, Any]:
+    """A state dict among what the original code wants to know of it."""
+    return {
+        "arch": arch,
+        "epoch": origin.get("epoch"),
+        "model_state_dict": state,
+        "config": flat_config,
+    }
+
+
 def flat_config(config: ModelConfig, card: ModelCard) -> dict[str, Any]:
     """The entries with dotted keys from which the original code rebuilds a network."""
     return {
@@ -92,19 +117,4 @@ def flat_config(config: ModelConfig, card: ModelCard) -> dict[str, Any]:
         "transformations.normalize.std": list(card.std),
         **{f"dataset_config.nuclei_types.{c.name}": i for i, c in enumerate(card.classes)},
         **{f"dataset_config.tissue_types.{name}": i for i, name in enumerate(card.tissues)},
-    }
-
-
-def value(
-    state: OrderedDict[str, np.ndarray],
-    config: ModelConfig,
-    card: ModelCard,
-    origin: dict[str, Any],
-) -> dict[str, Any]:
-    """What the file of a network holds."""
-    return {
-        "arch": arch(config),
-        "epoch": origin.get("epoch"),
-        "model_state_dict": state,
-        "config": flat_config(config, card),
     }

@@ -19,19 +19,20 @@ def convert(
     *,
     dtype: DTypeLike = np.float32,
     overwrite: bool = False,
+    part: str | None = None,
 ) -> Conversion:
     """Read a `.pth` file and write the checkpoint directory `target`.
 
-    `dtype` is the type that parameters are stored in; batch statistics stay in float32. Raises
+    `dtype` is the type that parameters are stored in; batch statistics stay in float32; `part` is
+    that of a DINO training, "teacher" (taken where nothing is chosen) or "student". Raises
     `CheckpointError` for a file that is damaged, of an unknown architecture or incomplete (its
     text is then a diff), `UnsafeFileError` for one that asks to run something, and `OutputError`
     where `target` exists and `overwrite` is not set, or cannot be written. Nothing is left behind.
     """
     target = Path(target)
     check_target(target, overwrite and target.is_dir())
-    result = translate(Content.read(source), dtype)
-    origin = {"arch": result.arch, "epoch": result.epoch, "counters": result.counters}
-    checkpoint.save(target, result.weights, result.config, result.card, origin=origin)
+    result = translate(Content.read(source, part), dtype)
+    checkpoint.save(target, result.weights, result.config, result.card, origin=result.origin)
     return result
 
 
@@ -40,15 +41,17 @@ def translate(content: Content, dtype: DTypeLike = np.float32) -> Conversion:
     family = identify(content)
     config = family.config(content)
     abstract = nnx.state(checkpoint.network(config), checkpoint.WEIGHTS)
-    renamed = rename(content.tensors, rules(config), shapes(abstract))
+    renamed = rename(content.tensors, rules(config, content.prefix), shapes(abstract))
     return Conversion(
         content.arch,
         content.epoch,
         config,
         family.card(content, config),
         fill(abstract, renamed.tensors, dtype),
-        renamed.ignored,
+        [*renamed.ignored, *content.other_parts],
         _counters({key: content.tensors[key] for key in renamed.ignored}),
+        content.part,
+        content.prefix,
     )
 
 

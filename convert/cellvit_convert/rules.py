@@ -111,10 +111,15 @@ def restore(
     for name, tensor in tensors.items():
         layer, layout, theirs = _find_theirs(name, rules)
         axes = layout[theirs].axes  # type: ignore[union-attr]
-        restored[f"{layer}.{theirs}"] = _permute(tensor, axes and tuple(np.argsort(axes)))
-        for key in (f"{layer}.{counter}" for counter, to in layout.items() if to is None):
+        restored[_join(layer, theirs)] = _permute(tensor, axes and tuple(np.argsort(axes)))
+        for key in (_join(layer, counter) for counter, to in layout.items() if to is None):
             restored[key] = np.array(counters.get(key, 0), np.int64)
     return dict(sorted(restored.items(), key=_position(rules)))
+
+
+def _join(layer: str, name: str) -> str:
+    """A parameter's whole name; those of the network itself have no layer."""
+    return f"{layer}.{name}" if layer else name
 
 
 def _find_theirs(name: str, rules: Sequence[Rule]) -> tuple[str, Layout, str]:
@@ -150,7 +155,7 @@ def _position(rules: Sequence[Rule]) -> Callable[[tuple[str, np.ndarray]], tuple
     ranks: dict[tuple[str, ...], int] = {}
     for rule in rules:
         for parameter in rule.layout:
-            for path in _paths(f"{rule.theirs}.{parameter}"):
+            for path in _paths(_join(rule.theirs, parameter)):
                 ranks.setdefault(path, len(ranks))
 
     def position(item: tuple[str, np.ndarray]) -> tuple[int, ...]:

@@ -1,19 +1,15 @@
-"""CellViT-SAM-B, -L and -H: the image encoder of Segment Anything."""
+"""The image encoder of Segment Anything, under CellViT-SAM-B, -L and -H."""
 
 from collections import Counter
 
 from cellvit_convert import decoder, encoder
 from cellvit_convert.content import Content
 from cellvit_convert.rules import CONV, DOUBLING, LAYER_NORM, LINEAR, Parameter, Rule, same
-from cellvit_jax.models import ModelConfig
+from cellvit_jax.models import EncoderConfig, ModelConfig
 
 POSITIONS = {"pos_embed": Parameter("pos_embed")}
 DISTANCES = {"rel_pos_h": Parameter("rel_pos_h"), "rel_pos_w": Parameter("rel_pos_w")}
-PRESETS = (
-    ModelConfig.cellvit_sam_b(),
-    ModelConfig.cellvit_sam_l(),
-    ModelConfig.cellvit_sam_h(),
-)
+PRESETS = (EncoderConfig.sam_b(), EncoderConfig.sam_l(), EncoderConfig.sam_h())
 
 ENCODER = (
     same("encoder", POSITIONS),
@@ -44,39 +40,33 @@ def rules(config: ModelConfig) -> tuple[Rule, ...]:
 
 
 def recognise(content: Content) -> bool:
-    """Whether this is SAM's image encoder under a CellViT decoder, by its keys."""
-    return (
-        encoder.recognise(content)
-        and decoder.recognise(content)
-        and content.has(encoder.BLOCK + r"attn\.rel_pos_[hw]")
-    )
+    """Whether the encoder is SAM's, by its keys."""
+    return encoder.recognise(content) and content.has(encoder.BLOCK + r"attn\.rel_pos_[hw]")
 
 
-def config(content: Content) -> ModelConfig:
-    """The architecture, from shapes."""
+def config(content: Content) -> EncoderConfig:
+    """The encoder, from shapes."""
     dim = encoder.width(content)
     hidden = content.size(encoder.BLOCK + r"mlp\.lin1\.(weight|bias)", default=4 * dim)
     side = content.size(r"encoder\.pos_embed", axis=1, default=64)
-    window, global_layers = windows(content, 2 * side - 1)
+    window, global_layers = _windows(content, 2 * side - 1)
     head = content.size(encoder.BLOCK + r"attn\.rel_pos_[hw]", axis=1)
-    fields = encoder.sizes(content) | {
-        "encoder": "sam",
-        "num_heads": max(dim // head, 1),
-        "global_layers": global_layers,
-    }
-    return ModelConfig.cellvit(
-        **fields,
-        **decoder.config(content),
-        **encoder.rates(content),
-        architecture=encoder.name(fields, PRESETS, "cellvit_sam"),
-        num_tissues=content.size(r"classifier_head\.(weight|bias)", default=0),
+    return encoder.named(
+        PRESETS,
+        encoder="sam",
+        embed_dim=dim,
+        depth=encoder.depth(content),
+        num_heads=max(dim // head, 1),
+        patch_size=encoder.patch_size(content, 16),
         position_grid=side,
         window_size=window,
+        global_layers=global_layers,
+        adapters=content.has(encoder.BLOCK + r"Adapter\..*"),
         mlp_ratio=hidden / dim,
     )
 
 
-def windows(content: Content, whole: int) -> tuple[int, tuple[int, ...]]:
+def _windows(content: Content, whole: int) -> tuple[int, tuple[int, ...]]:
     """The windows' side, and the blocks (from 1) that have as many distances as the whole grid."""
     tables = {
         int(match[1]): tensor.shape[0]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cellvit_convert import encoder, sam
+from cellvit_convert import sam
 from cellvit_convert.card import provenance
 from cellvit_convert.content import Content
 from cellvit_convert.rules import (
@@ -35,6 +35,8 @@ PRESETS = (  # what the original code builds
     SamConfig.sam_med2d_l(),
     SamConfig.sam_med2d_h(),
 )
+SIZES = ("embed_dim", "depth", "num_heads", "global_layers")  # that the presets are told by
+PREFIX = "image_encoder."
 FREQUENCIES: Layout = {"positional_encoding_gaussian_matrix": Parameter("frequencies")}
 DOWNSCALING = {0: CONV, 1: LAYER_NORM, 3: CONV, 4: LAYER_NORM, 6: CONV}
 UPSCALING = {0: UPSAMPLE, 1: LAYER_NORM, 3: UPSAMPLE}
@@ -90,9 +92,7 @@ def rules(config: SamConfig, prefix: str = "") -> tuple[Rule, ...]:
 
 def recognise(content: Content) -> bool:
     """Whether this is a whole SAM, by its keys."""
-    return content.has(r"mask_decoder\.iou_token\.weight") and encoder.recognise(
-        _image_encoder(content)
-    )
+    return content.has(r"mask_decoder\.iou_token\.weight") and sam.recognise(content.inside(PREFIX))
 
 
 def config(content: Content) -> SamConfig:
@@ -100,39 +100,17 @@ def config(content: Content) -> SamConfig:
 
     A network of 1024 pixels without adapters is a SAM, any other a SAM-Med2D.
     """
-    inside = _image_encoder(content)
-    dim, depth = encoder.width(inside), inside.count(encoder.BLOCK + ".*")
-    head = inside.size(encoder.BLOCK + r"attn\.rel_pos_[hw]", axis=1)
-    side = inside.size(r"encoder\.pos_embed", axis=1, default=64)
-    window, global_layers = sam.windows(inside, 2 * side - 1)
-    adapters = inside.has(encoder.BLOCK + r"Adapter\..*")
-    kind = "sam" if side == 64 and not adapters else "sam_med2d"
-    sizes: dict[str, Any] = {
-        "embed_dim": dim,
-        "depth": depth,
-        "num_heads": max(dim // head, 1),
-        "global_layers": global_layers,
-    }
+    inside = sam.config(content.inside(PREFIX))
+    kind = "sam" if inside.position_grid == 64 and not inside.adapters else "sam_med2d"
+    sizes = {name: getattr(inside, name) for name in SIZES}
     presets = [p for p in PRESETS if p.architecture.rpartition("_")[0] == kind]
-    return SamConfig(
-        **sizes,
-        architecture=next((p.architecture for p in presets if _has(p, sizes)), kind),
-        position_grid=side,
-        window_size=window,
-        mlp_ratio=inside.size(encoder.BLOCK + r"mlp\.lin1\.(weight|bias)", default=4 * dim) / dim,
-        adapters=adapters,
-    )
+    values: Any = {f.name: getattr(inside, f.name) for f in dataclasses.fields(SamConfig)}
+    values["architecture"] = next((p.architecture for p in presets if _has(p, sizes)), kind)
+    return SamConfig(**values)
 
 
 def _has(preset: SamConfig, sizes: dict[str, Any]) -> bool:
     return all(getattr(preset, name) == size for name, size in sizes.items())
-
-
-def _image_encoder(content: Content) -> Content:
-    """The image encoder alone, under the names that it has in a CellViT."""
-    tensors = content.tensors.items()
-    prefix = "image_encoder."
-    return Content({k.removeprefix("image_"): t for k, t in tensors if k.startswith(prefix)})
 
 
 def card(content: Content, config: SamConfig) -> ModelCard:

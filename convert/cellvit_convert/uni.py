@@ -1,11 +1,11 @@
-"""CellViT-UNI: a ViT trained with DINOv2, whose residuals are scaled."""
+"""UNI, alone or under CellViT-UNI: a ViT trained with DINOv2, whose residuals are scaled."""
 
 import math
 
 from cellvit_convert import decoder, encoder
 from cellvit_convert.content import Content
 from cellvit_convert.rules import CONV, LAYER_NORM, LINEAR, Parameter, Rule, same
-from cellvit_jax.models import ModelConfig
+from cellvit_jax.models import EncoderConfig, ModelConfig
 
 TOKENS = {name: Parameter(name) for name in ("cls_token", "reg_token", "pos_embed")}
 SCALE = {"gamma": Parameter("gamma")}
@@ -32,25 +32,21 @@ def rules(config: ModelConfig) -> tuple[Rule, ...]:
 
 
 def recognise(content: Content) -> bool:
-    """Whether this is a ViT with LayerScale and plain MLPs under a CellViT decoder."""
+    """Whether the encoder is a ViT with LayerScale and plain MLPs."""
     return scaled(content) and not encoder.gated(content)
 
 
 def scaled(content: Content) -> bool:
-    """Whether this is a ViT with LayerScale under a CellViT decoder, by its keys."""
-    return (
-        encoder.recognise(content)
-        and decoder.recognise(content)
-        and content.has(encoder.BLOCK + r"ls\d\.gamma")
-    )
+    """Whether the encoder is a ViT with LayerScale, by its keys."""
+    return encoder.recognise(content) and content.has(encoder.BLOCK + r"ls\d\.gamma")
 
 
-def config(content: Content) -> ModelConfig:
-    """The architecture, from shapes; what these cannot tell from the checkpoint's own config."""
-    return measured(content, ModelConfig.cellvit_uni())
+def config(content: Content) -> EncoderConfig:
+    """The encoder, from shapes; what these cannot tell from the checkpoint's own config."""
+    return measured(content, EncoderConfig.uni())
 
 
-def measured(content: Content, *presets: ModelConfig) -> ModelConfig:
+def measured(content: Content, *presets: EncoderConfig) -> EncoderConfig:
     """What the presets have in common, with the checkpoint's sizes, and the name that fits these.
 
     The number of heads leaves no trace in the tensors: for a width other than the published one
@@ -61,20 +57,16 @@ def measured(content: Content, *presets: ModelConfig) -> ModelConfig:
     positions = content.size(r"encoder\.pos_embed", axis=1, default=1 + registers)
     hidden = content.size(encoder.BLOCK + r"mlp\.fc1\.(weight|bias)", default=dim)
     heads = (common.num_heads,) if dim == common.embed_dim else ()
-    fields = encoder.sizes(content) | {
-        "encoder": common.encoder,
-        "num_heads": content.integers("model.num_heads", heads)[0],
-        "num_registers": registers,
-    }
-    return ModelConfig.cellvit(
-        **fields,
-        **decoder.config(content),
-        **encoder.rates(content),
-        architecture=encoder.name(fields, presets, f"cellvit_{common.encoder}"),
-        num_tissues=content.size(r"encoder\.head\.(weight|bias)", default=0),
-        patch_size=common.patch_size,
+    return encoder.named(
+        presets,
+        encoder=common.encoder,
+        embed_dim=dim,
+        depth=encoder.depth(content),
+        num_heads=content.integers("model.num_heads", heads)[0],
+        patch_size=encoder.patch_size(content, common.patch_size),
         position_grid=math.isqrt(max(positions - 1 - registers, 0)),
         mlp_ratio=hidden / dim,
         gate=common.gate,
+        num_registers=registers,
         any_size=common.any_size,
     )

@@ -1,11 +1,11 @@
-"""CellViT-256 and the generic CellViT: a plain ViT, with three branches or one shared trunk."""
+"""The plain ViT of CellViT-256, of the generic CellViT and of HIPT."""
 
 import math
 
 from cellvit_convert import decoder, encoder
 from cellvit_convert.content import Content
 from cellvit_convert.rules import CONV, LAYER_NORM, LINEAR, Parameter, Rule, same
-from cellvit_jax.models import ModelConfig
+from cellvit_jax.models import EncoderConfig, ModelConfig
 
 TOKENS = {"cls_token": Parameter("cls_token"), "pos_embed": Parameter("pos_embed")}
 
@@ -29,28 +29,24 @@ def rules(config: ModelConfig) -> tuple[Rule, ...]:
 
 
 def recognise(content: Content) -> bool:
-    """Whether this is a plain ViT under a CellViT decoder, by its keys."""
-    return (
-        encoder.recognise(content)
-        and decoder.recognise(content)
-        and not content.has(r"encoder\..*(gamma|rel_pos_[hw]|reg_token)|encoder\.neck\..*")
+    """Whether the encoder is a plain ViT, by its keys."""
+    return encoder.recognise(content) and not content.has(
+        r"encoder\..*(gamma|rel_pos_[hw]|reg_token)|encoder\.neck\..*"
     )
 
 
-def config(content: Content) -> ModelConfig:
-    """The architecture, from shapes; what these cannot tell from the checkpoint's own config."""
+def config(content: Content) -> EncoderConfig:
+    """The encoder, from shapes; what these cannot tell from the checkpoint's own config."""
     dim = encoder.width(content)
-    hidden = content.size(r"encoder\.blocks\.\d+\.mlp\.fc1\.(weight|bias)", default=4 * dim)
+    hidden = content.size(encoder.BLOCK + r"mlp\.fc1\.(weight|bias)", default=4 * dim)
     positions = content.size(r"encoder\.pos_embed", axis=1, default=197)
-    heads = content.integers("model.num_heads", (max(dim // 64, 1),))[0]
-    fields = encoder.sizes(content) | {"num_heads": heads}
-    return ModelConfig.cellvit(
-        **fields,
-        **decoder.config(content),
-        **encoder.rates(content),
-        architecture=encoder.name(fields, [ModelConfig.cellvit_256()], "cellvit"),
-        num_tissues=content.size(r"encoder\.head\.(weight|bias)", default=0),
+    return encoder.named(
+        [EncoderConfig.hipt_256()],
+        encoder="vit",
+        embed_dim=dim,
+        depth=encoder.depth(content),
+        num_heads=content.integers("model.num_heads", (max(dim // 64, 1),))[0],
+        patch_size=encoder.patch_size(content, 16),
         position_grid=math.isqrt(positions - 1),
         mlp_ratio=hidden / dim,
-        drop_path_rate=content.rate("training.drop_path_rate"),
     )

@@ -1,5 +1,6 @@
 """From a checkpoint directory to the `.pth` file that the original code loads."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.convert.archives import write_archive
 from tests.convert.states import GENERIC, MODELS, zeros
 from tests.networks import save_small
 from tests.parity.synthetic import state_dict
+from tests.shared import shared
 
 CARD = ModelCard(cell_classes("Round", "Long"), ("Colon",), mean=(0.1, 0.2, 0.3))
 NARROW = ModelConfig.cellvit(
@@ -72,6 +74,23 @@ def test_names_order_and_layout_come_back(model: str) -> None:
             assert theirs[key].__array_interface__ == tensor.__array_interface__
         else:
             assert (theirs[key].shape, theirs[key].dtype) == ((), np.int64)
+
+
+def test_all_recorded_networks_come_back_in_order_and_type() -> None:
+    """Every manifest of a CellViT beside this checkout, also those that are not in it."""
+    paths = sorted(shared("reference/manifests").glob("cellvit-*.json"))
+    assert {path.stem for path in paths} > set(MODELS)
+    for path in paths:
+        rows = json.loads(path.read_text())
+        tensors = {row["key"]: np.zeros(row["shape"], row["dtype"]) for row in rows}
+        content = Content(tensors, config=described(path.stem))
+        table = rules(identify(content).config(content))
+        named = {p.name: (tensors[key], p.axes) for key in tensors if (p := find(key, table))}
+        ours = {name: np.transpose(t, axes or range(t.ndim)) for name, (t, axes) in named.items()}
+        theirs = restore(ours, table, {})
+        assert list(theirs) == list(tensors), path.stem
+        assert [t.dtype for t in theirs.values()] == [t.dtype for t in tensors.values()]
+        assert [t.shape for t in theirs.values()] == [t.shape for t in tensors.values()]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +188,7 @@ def test_what_is_different_is_said(config: ModelConfig, sentence: str) -> None:
 def test_a_refusal_leaves_nothing_behind(tmp_path: Path, capsys) -> None:
     save_small(tmp_path / "model")
     assert main([str(tmp_path / "model"), str(tmp_path / "x.pth")]) == 2
-    assert "in its CellViT widths is DecoderWidths" in capsys.readouterr().err
+    assert "widths is DecoderWidths" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import tifffile
 
 from cellvit_jax.card import ModelCard, cell_classes
+from cellvit_jax.models import CellClassifier
 
 CARD = ModelCard(cell_classes("Round"), tile=128)
 RADIUS = 9
@@ -30,6 +31,8 @@ class FreeNetwork:
     batch_size: int = 4
     seconds: float = 0.0  # a tile takes
     with_tokens: bool = False
+    tokens: bool = True
+    head: CellClassifier | None = None
     busy: float = 0.0
     weights: tuple = (np.arange(4),)
 

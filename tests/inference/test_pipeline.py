@@ -1,6 +1,7 @@
 """From pixels to rows of cells, with a network that costs nothing."""
 
 import dataclasses
+from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
@@ -32,8 +33,7 @@ def slide():
 
 @pytest.fixture(scope="module")
 def expected():
-    maps = maps_of(PIXELS)
-    return extract_cells(**maps, normalise="fixed")
+    return extract_cells(**maps_of(PIXELS), normalise="fixed")
 
 
 def test_the_cells_are_those_of_one_tile_as_large_as_the_image(slide, expected):
@@ -147,9 +147,9 @@ def test_tokens_of_tiles_off_the_grid():
     tile = Tile(30, 50, 64, ((35, 60), (94, 114)))
     grid = np.arange(16.0).reshape(4, 4, 1)
     found = tokens_of(tile, grid)
-    cells = token_cells(35, 94), token_cells(60, 114)
-    assert found.shape == (*map(len, cells), 1)
-    for (i, j), token in np.ndenumerate(found[..., 0]):
+    cells = token_cells(35, 94, Fraction(16)), token_cells(60, 114, Fraction(16))
+    assert (found.grid.shape, found.first) == ((*map(len, cells), 1), cells[0][0])
+    for (i, j), token in np.ndenumerate(found.grid[..., 0]):
         r, c = 16 * cells[0][i] + 8, 16 * cells[1][j] + 8
         r, c = min(r, 93), min(c, 113)
         assert token == min((r - 30) // 16, 3) * 4 + min((c - 50) // 16, 3)

@@ -1,6 +1,7 @@
 """The bundled network on the bundled image: what a user does first."""
 
 import cv2
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -68,6 +69,11 @@ def test_segment_takes_a_path_and_an_array(model, found):
 def test_the_batch_size_does_not_change_the_cells(model, found):
     cells = cj.segment(IMAGE, model, batch_size=4)
     assert agreement(points(cells), points(found.cells)) > 0.995
+
+
+def test_bfloat16_finds_the_same_cells(found):
+    rough = segment_image(open_image(IMAGE), predictor_of(cj.load(zoo.DEFAULT, dtype=jnp.bfloat16)))
+    assert metrics.panoptic_quality(found.instances, rough.instances)["dq"] >= 0.99
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 300), (257, 40), (256, 256)])

@@ -4,11 +4,28 @@ Each takes a state dict with the published names and gives what the first block 
 of all blocks, and the tissue logits.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 State = dict[str, Tensor]
+
+
+def vit(state: State, image: Tensor, heads: int) -> list[Tensor]:
+    """What the first block sees, and the outputs (1+h·w,D) of all blocks."""
+    x = patches(state, image)
+    grid = x.shape[:2]
+    x = torch.cat([state["encoder.cls_token"][0], x.flatten(0, 1)])
+    x = x + dino_positions(state["encoder.pos_embed"][0], grid)
+    outputs = [x]
+    for block in blocks(state):
+        x = x + attention(block, norm(block, "norm1", x), heads)
+        y = F.gelu(linear(block, "mlp.fc1", norm(block, "norm2", x)))
+        x = x + linear(block, "mlp.fc2", y)
+        outputs.append(x)
+    return outputs
 
 
 def sam(state: State, image: Tensor, heads: int, window: int) -> tuple[list[Tensor], Tensor]:
@@ -56,6 +73,14 @@ def sam_neck(state: State, x: Tensor) -> Tensor:
 
 
 def dinov2(state: State, image: Tensor, heads: int, patch: int) -> tuple[list[Tensor], Tensor]:
+    outputs = dinov2_blocks(state, image, heads, patch)
+    return outputs, linear(state, "encoder.head", outputs[-1][0])
+
+
+def dinov2_blocks(
+    state: State, image: Tensor, heads: int, patch: int, gate: Callable[[Tensor], Tensor] = F.gelu
+) -> list[Tensor]:
+    """What the first block sees, and the outputs (prefix+h·w,D) of all blocks."""
     h, w = (n // patch for n in image.shape[1:])
     x = patches(state, F.adaptive_avg_pool2d(image, (h * patch, w * patch)))
     tokens = [state[key][0] for key in ("encoder.cls_token", "encoder.reg_token") if key in state]
@@ -67,13 +92,13 @@ def dinov2(state: State, image: Tensor, heads: int, patch: int) -> tuple[list[Te
         x = x + block["ls1.gamma"] * y
         y = linear(block, "mlp.fc1", norm(block, "norm2", x))
         if 2 * block["mlp.fc2.weight"].shape[1] == y.shape[-1]:
-            gate, value = y.chunk(2, -1)
-            y = F.gelu(gate) * value
+            first, second = y.chunk(2, -1)
+            y = gate(first) * second
         else:
             y = F.gelu(y)
         x = x + block["ls2.gamma"] * linear(block, "mlp.fc2", y)
         outputs.append(x)
-    return outputs, linear(state, "encoder.head", x[0])
+    return outputs
 
 
 def blocks(state: State) -> list[State]:
@@ -100,6 +125,16 @@ def channel_norm(state: State, name: str, x: Tensor) -> Tensor:
 def patches(state: State, image: Tensor) -> Tensor:
     kernel, bias = (state[f"encoder.patch_embed.proj.{name}"] for name in ("weight", "bias"))
     return F.conv2d(image[None], kernel, bias, stride=kernel.shape[-1])[0].permute(1, 2, 0)
+
+
+def dino_positions(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    side = round((len(table) - 1) ** 0.5)
+    if grid == (side, side):
+        return table
+    square = table[1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    scale = tuple((n + 0.1) / side for n in grid)
+    resized = F.interpolate(square, scale_factor=scale, mode="bicubic")
+    return torch.cat([table[:1], resized[0].flatten(1).T])
 
 
 def positions(table: Tensor, prefix: int, grid: tuple[int, int]) -> Tensor:
