@@ -18,6 +18,7 @@ import pyarrow as pa
 from cellvit_jax.cells import clumps
 from cellvit_jax.cells.measure import first_columns, measure, pixel_runs
 from cellvit_jax.cells.pieces import Box, Piece, Tokens, planes_of
+from cellvit_jax.cells.shape import shapes
 from cellvit_jax.cells.watershed import instances
 
 REACH = 2048
@@ -166,6 +167,8 @@ class Canvas:
         planes = planes_of(self.pieces, self.boxes, job.box, self.tokens)
         inst = instances(job.binary, planes.edge)
         table, counted = measure(inst, planes, origin=job.box[:2])
+        for name, values in shapes(inst, table.num_rows).items():
+            table = table.append_column(name, pa.array(values))
         table = table.append_column("first_col", first_columns(inst, table.num_rows, job.box[1]))
         if runs:
             table = table.append_column("runs", pixel_runs(inst, table.num_rows, job.box[:2]))

@@ -13,11 +13,18 @@ from cellvit_jax.cells import (
     Remains,
     advance,
     extract_cells,
+    shapes,
     stitch,
 )
 from cellvit_jax.cells.energy import RADIUS
 from cellvit_jax.slides.tiles import plan
 from tests.cells.records import LARGE, SMALL, boxes, record
+
+
+def as_one_tile(*maps, **extras):
+    """Instance map and cells with their shapes."""
+    inst, cells = extract_cells(*maps, **extras, normalise="fixed")
+    return inst, cells.replace_columns(**shapes(inst, len(cells)))
 
 
 def same(a, b):
@@ -27,7 +34,7 @@ def same(a, b):
 @pytest.mark.parametrize("name", SMALL + LARGE)
 def test_blocks_as_one_tile(name):
     maps = record(name).maps
-    inst, whole = extract_cells(*maps, normalise="fixed")
+    inst, whole = as_one_tile(*maps)
     for block in (61, 128, 512):
         labels, cells = stitch(Planes.of(*maps), block=block)
         assert labels.dtype == np.uint32
@@ -109,7 +116,7 @@ def test_tiles_as_one(size, order):
     maps = [m[: size[0], : size[1]] for m in record("crowded-512").maps]
     band = Band(list(pieces(maps, plan(size, 256, RADIUS)[::order])), size[0], True)
     _, table = advance(Remains(), band, size[1])
-    _, whole = extract_cells(*maps, normalise="fixed")
+    _, whole = as_one_tile(*maps)
     assert same(Cells(table), whole)
 
 
@@ -118,7 +125,7 @@ def test_probabilities_and_tokens_survive():
     maps = record("crowded-512").maps
     probabilities = rng.random((512, 512, 6), np.float32)
     tokens = rng.random((32, 32, 4), np.float32)
-    _, whole = extract_cells(*maps, probabilities=probabilities, tokens=tokens, normalise="fixed")
+    _, whole = as_one_tile(*maps, probabilities=probabilities, tokens=tokens)
     planes = Planes.of(*maps, probabilities=probabilities, tokens=tokens)
     _, cells = stitch(planes, block=200)
     assert same(cells, whole)
