@@ -55,8 +55,8 @@ class Journal:
     other arguments, and where nothing can be written.
     """
 
-    def __init__(self, folder: Path, arguments: Arguments, *, pause: float = PAUSE):
-        self._folder, self._pause = folder, pause
+    def __init__(self, folder: Path, arguments: Arguments, *, pause: float | None = None):
+        self._folder, self._pause = folder, PAUSE if pause is None else pause
         self._kept = time.monotonic()
         self._fresh: list[Seen] = []
         try:

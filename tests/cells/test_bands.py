@@ -64,7 +64,7 @@ def test_bands_of_a_record(name, height, width):
     assert height == 512 or 0 < carried < planes.binary.sum()
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(3, 60), st.integers(5, 60), st.floats(0.3, 0.8))
 def test_any_clumps(seed, height, width, density):
     """Rings, islands, combs and arches that are open for many bands."""

@@ -94,6 +94,7 @@ def test_a_slide_in_work_elsewhere_is_left_alone(slides, tmp_path):
     assert results(out) == {"slide-0", "slide-2", "slide-3"}
 
 
+@pytest.mark.slow
 def test_two_processes_never_do_the_same_slide(slides, tmp_path):
     """Both are given all four slides; every one is done by one of them."""
     code = (

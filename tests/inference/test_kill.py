@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.inference.free import tissue, write_slide
+from cellvit_jax.inference import journal
+from tests.inference.free import main, tissue, write_slide
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,8 +58,18 @@ def kills(count: int, folders: int, tmp_path: Path) -> None:
         assert [path.name for path in out.iterdir()] == ["slide"]
 
 
-def test_killed_twice(tmp_path):
-    kills(2, 1, tmp_path)
+def test_killed_in_the_middle(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "PAUSE", journal.PAUSE)  # `main` changes it
+    slide, out = write_slide(tmp_path / "slide.tif", tissue(1500, 700)), tmp_path / "killed"
+    main(str(slide), str(tmp_path / "calm"))
+    process = start(slide, out)
+    while not list(out.glob("*/cells-000003.arrow")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.stdout.close()
+    assert process.wait() == -signal.SIGKILL
+    finish(start(slide, out))
+    assert contents(out) == contents(tmp_path / "calm")
 
 
 @pytest.mark.slow
