@@ -7,9 +7,11 @@ DIR/weights/       parameters, batch statistics and constants, as a nested dicti
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -229,11 +231,24 @@ def _check(path: Path, stored: Any, abstract: Any) -> None:
 
 
 def _read(path: Path, abstract: Any, *, partial: bool = False) -> Any:
+    with _silent_collection():
+        try:
+            with _reading(abstract, partial):
+                return ocp.load(path, abstract)
+        except Exception as error:
+            message = f"{path} is damaged: {error}"
+        gc.collect()
+    raise CheckpointError(message)
+
+
+@contextlib.contextmanager
+def _silent_collection() -> Iterator[None]:
+    """Orbax leaves the reads behind that it gave up: each would print its own traceback."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
-        with _reading(abstract, partial):
-            return ocp.load(path, abstract)
-    except Exception as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+        yield
+    finally:
+        sys.unraisablehook = hook
 
 
 def _reading(abstract: Any, partial: bool) -> ocp.Context:

@@ -15,7 +15,7 @@ DEFAULT = "cellvit-tiny-consep"
 
 
 class Published(NamedTuple):
-    """A file that its authors distribute.
+    """A file that its authors distribute; `aliases` are other names that it goes by.
 
     `url` is empty where it has no stable address; `checksum`, as "md5:..." or "sha256:...", where
     none is known here: a server's own may take its place (see `fetch`).
@@ -24,25 +24,22 @@ class Published(NamedTuple):
     file: str
     url: str = ""
     checksum: str = ""
+    aliases: tuple[str, ...] = ()
 
 
-def _zenodo(record: int, file: str) -> Published:
-    return Published(file, f"https://zenodo.org/records/{record}/files/{file}?download=1")
+def _zenodo(record: int, file: str, *aliases: str) -> Published:
+    url = f"https://zenodo.org/records/{record}/files/{file}?download=1"
+    return Published(file, url, aliases=aliases)
 
 
 # published weights, whose licence forbids bundling
 PUBLISHED = {
-    "cellvit-256-x40": _zenodo(15094831, "CellViT-256-x40-AMP.pth"),
-    "cellvit-sam-h-x40": _zenodo(15094831, "CellViT-SAM-H-x40-AMP.pth"),
-    "cellvit-virchow-x40": Published("cellvit-virchowx40.pth"),
-    "sam-med2d-h-x40": Published("sam-med2d-vit-h-x40.pth"),
+    "cellvit-256-x40": _zenodo(15094831, "CellViT-256-x40-AMP.pth", "cellvit-256x40"),
+    "cellvit-sam-h-x40": _zenodo(15094831, "CellViT-SAM-H-x40-AMP.pth", "cellvit-samx40"),
+    "cellvit-virchow-x40": Published("cellvit-virchowx40.pth", aliases=("cellvit-virchowx40",)),
+    "sam-med2d-h-x40": Published("sam-med2d-vit-h-x40.pth", aliases=("sam-med2d-vit-h-x40",)),
 }
-ALIASES = {
-    "cellvit-256x40": "cellvit-256-x40",
-    "cellvit-samx40": "cellvit-sam-h-x40",
-    "cellvit-virchowx40": "cellvit-virchow-x40",
-    "sam-med2d-vit-h-x40": "sam-med2d-h-x40",
-}
+ALIASES = {alias: name for name, known in PUBLISHED.items() for alias in known.aliases}
 
 
 def find(name: str | Path) -> Path:
@@ -82,8 +79,8 @@ def published(name: str) -> Published:
 
 def _how(known: str) -> str:
     """How to come by published weights."""
-    file, url, _ = PUBLISHED[known]
-    if url:
+    file = PUBLISHED[known].file
+    if PUBLISHED[known].url:
         return f"run `cellvit-jax fetch {known} {known}` (or `cellvit-convert {file} {known}`)"
     return f"get {file} from its authors, run `cellvit-convert {file} {known}`"
 

@@ -232,11 +232,12 @@ def test_what_is_no_encoder_is_refused(tmp_path):
 
 
 def test_a_written_model_loads_as_it_was_made(tmp_path):
-    path = save_encoder(tmp_path / "enc", encoder="sam")
-    said = initialise.write_model(path, tmp_path / "new", ("Tumour", "Immune"), seed=4)
-    assert "classes      Tumour, Immune" in str(said)
+    path = tmp_path / "model"
+    save_small(path, shared_trunk=True, drop_rate=0.1)
+    said = initialise.write_model(path, tmp_path / "new", *NAMES.values(), seed=4)
+    assert "classes      Round, Long" in str(said)
     found = weights(cj.load(tmp_path / "new"))
-    expected = weights(cj.new_model(encoder=path, classes=("Tumour", "Immune"), seed=4))
+    expected = weights(cj.new_model(encoder=path, **NAMES, seed=4))
     assert found.keys() == expected.keys()
     assert all((found[name] == leaf).all() for name, leaf in expected.items())
     with pytest.raises(OutputError, match="exists"):
