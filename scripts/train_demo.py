@@ -3,9 +3,9 @@
     python scripts/train_demo.py --data HE_NUCLEI --run runs/demo
 
 HE_NUCLEI holds `consep/train` and `bbbc038/train`, each with images/, masks/ (and types/).
-Run it again to resume. The result is the checkpoint directory `RUN/last`. The bundled weights were
-trained so twice: from random weights, and on from the result with stronger changes of colour
-(`--start-from runs/demo/last --run runs/demo-2`).
+Run it again to resume. The result is the checkpoint directory `RUN/last`. A run may go on from the
+weights of another (`--start-from runs/demo/last --run runs/demo-2`); so did the bundled weights:
+see `benchmarks/RESULTS.md`.
 """
 
 import dataclasses
