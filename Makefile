@@ -2,6 +2,8 @@
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
+# two processes: most of a test's time is compilation, which uses one core
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 STAMP := .venv/.installed
 # the commands under which a Python new enough may be found, first match wins
 PYTHONS := python3 python3.13 python3.12 python3.11 python
@@ -21,7 +23,7 @@ demo: venv
 	$(BIN)/cellvit-jax segment cellvit_jax/assets/he-consep.png --out demo-out --overwrite
 
 test: venv
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: venv
 	$(BIN)/pytest
