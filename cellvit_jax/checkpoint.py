@@ -141,6 +141,8 @@ def _read_json(path: str | Path) -> dict[str, Any]:
     try:
         values = json.loads((Path(path) / "config.json").read_text())
         version = values["format_version"]
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is not a checkpoint directory: no config.json") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is not a checkpoint directory: {error}") from error
     if version != FORMAT_VERSION:

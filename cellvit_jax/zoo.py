@@ -89,6 +89,7 @@ def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, [*BUNDLED, *PUBLISHED, *ALIASES], n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     return (
-        f"there is no model or folder {name!r}{hint}. Bundled: {', '.join(BUNDLED)}. Any "
-        "CellViT .pth becomes a model folder with `cellvit-convert FILE.pth DIR`"
+        f"there is no model or folder {name!r}{hint}. Bundled: {', '.join(BUNDLED)}; published: "
+        f"{', '.join(PUBLISHED)}. A .pth of CellViT or SAM becomes a model folder with "
+        "`cellvit-convert FILE.pth DIR`"
     )

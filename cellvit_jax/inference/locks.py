@@ -20,6 +20,7 @@ def held(path: Path) -> Iterator[bool]:
     """
     import fcntl
 
+    new = not path.parent.exists()
     while True:
         descriptor = _open(path)
         try:
@@ -40,6 +41,8 @@ def held(path: Path) -> Iterator[bool]:
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
+            if new:  # a folder that nothing was written into is not left behind
+                path.parent.rmdir()
         os.close(descriptor)
 
 

@@ -96,9 +96,9 @@ def predictor_of(
     if model.card is None:
         raise InputError("this model has no card; use one that cellvit_jax.load returned")
     if head is not None:
-        check_head(head, model)
         if binary:
             raise InputError("a head gives types and binary none: choose one of the two")
+        check_head(head, model)
     return Predictor(
         model, model.card, batch_size=batch_size, tokens=tokens, head=head, binary=binary
     )

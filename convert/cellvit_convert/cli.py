@@ -43,8 +43,8 @@ def _convert(options: argparse.Namespace) -> "Conversion":
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cellvit-convert",
-        description="Turn a PyTorch checkpoint of CellViT, of a cell classifier head or of a "
-        "foundation encoder into a checkpoint directory for JAX, "
+        description="Turn a PyTorch checkpoint of CellViT, of a cell classifier head, of SAM or "
+        "SAM-Med2D, or of a foundation encoder into a checkpoint directory for JAX, "
         "or a checkpoint directory into a PyTorch checkpoint.",
     )
     parser.add_argument(
