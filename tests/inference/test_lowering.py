@@ -14,7 +14,7 @@ from flax import nnx
 from cellvit_jax import checkpoint
 from cellvit_jax.card import ModelCard, cell_classes
 from cellvit_jax.inference.predictor import _predict
-from cellvit_jax.models import ModelConfig
+from cellvit_jax.models import EncoderConfig, ModelConfig, SamConfig
 
 PLATFORMS = ("tpu", "cuda")
 # preset, side of the tiles that it is used at
@@ -28,6 +28,27 @@ DEEP = (
     ("cellvit_virchow2", 512),
 )
 CASES = (*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in DEEP))
+
+ALONE = (  # encoders and whole SAMs, which take images and prompts as they are
+    EncoderConfig.hipt_256,
+    SamConfig.sam_med2d_b,
+    *(
+        pytest.param(preset, marks=pytest.mark.slow)
+        for preset in (
+            EncoderConfig.sam_b,
+            EncoderConfig.sam_l,
+            EncoderConfig.sam_h,
+            EncoderConfig.uni,
+            EncoderConfig.virchow,
+            EncoderConfig.virchow2,
+            SamConfig.sam_b,
+            SamConfig.sam_l,
+            SamConfig.sam_h,
+            SamConfig.sam_med2d_l,
+            SamConfig.sam_med2d_h,
+        )
+    ),
+)
 
 
 def lowered(config: ModelConfig, side: int, dtype=jnp.float32) -> jax.export.Exported:
@@ -63,3 +84,18 @@ def test_the_layers_of_large_presets_lower_in_bfloat16(preset: str) -> None:
     globals_ = {"global_layers": (2,)} if "sam" in preset else {}
     config = getattr(ModelConfig, preset)(**small, **globals_)
     assert lowered(config, 256, jnp.bfloat16).platforms == PLATFORMS
+
+
+@pytest.mark.parametrize("preset", ALONE, ids=lambda preset: preset.__qualname__)
+def test_encoders_and_sams_lower(preset) -> None:
+    config = preset()
+    model = nnx.view(checkpoint.network(config), deterministic=True, raise_if_not_found=False)
+    graphdef, state = nnx.split(model)
+    side = getattr(config, "image_size", 224)
+    arrays = [jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)]
+    if isinstance(config, SamConfig):
+        arrays += [jax.ShapeDtypeStruct((1, 3, 2), jnp.float32)]
+        arrays += [jax.ShapeDtypeStruct((1, 3), jnp.int32)]
+    program = jax.jit(lambda state, *arrays: nnx.merge(graphdef, state)(*arrays))
+    exported = jax.export.export(program, platforms=PLATFORMS)(nnx.to_pure_dict(state), *arrays)
+    assert exported.platforms == PLATFORMS
