@@ -6,7 +6,10 @@ import dataclasses
 from typing import Any, ClassVar
 
 from cellvit_jax.errors import InputError
-from cellvit_jax.models.config import ENCODER_SUFFIX, EncoderConfig
+from cellvit_jax.models.config import ENCODER_SUFFIX, EncoderConfig, quarters
+
+# what tells a SAM-Med2D from the SAM it was made of: images of 256 pixels, adapters in its blocks
+MED2D: dict[str, Any] = {"position_grid": 16, "adapters": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,68 +71,45 @@ class SamConfig:
     @classmethod
     def sam_b(cls, **fields: Any) -> SamConfig:
         """SAM ViT-B (Kirillov et al. 2023), for images of 1024 pixels."""
-        size: dict[str, Any] = {
-            "embed_dim": 768,
-            "depth": 12,
-            "num_heads": 12,
-            "global_layers": (3, 6, 9, 12),
-            "architecture": "sam_b",
-        }
-        return cls(**(size | fields))
+        return cls._sam("sam_b", 768, 12, 12, fields)
 
     @classmethod
     def sam_l(cls, **fields: Any) -> SamConfig:
         """SAM ViT-L, for images of 1024 pixels."""
-        size: dict[str, Any] = {
-            "embed_dim": 1024,
-            "depth": 24,
-            "num_heads": 16,
-            "global_layers": (6, 12, 18, 24),
-            "architecture": "sam_l",
-        }
-        return cls(**(size | fields))
+        return cls._sam("sam_l", 1024, 24, 16, fields)
 
     @classmethod
     def sam_h(cls, **fields: Any) -> SamConfig:
         """SAM ViT-H, for images of 1024 pixels."""
-        size: dict[str, Any] = {
-            "embed_dim": 1280,
-            "depth": 32,
-            "num_heads": 16,
-            "global_layers": (8, 16, 24, 32),
-            "architecture": "sam_h",
+        return cls._sam("sam_h", 1280, 32, 16, fields)
+
+    @classmethod
+    def _sam(
+        cls, architecture: str, embed_dim: int, depth: int, num_heads: int, fields: dict[str, Any]
+    ) -> SamConfig:
+        preset: dict[str, Any] = {
+            "architecture": architecture,
+            "embed_dim": embed_dim,
+            "depth": depth,
+            "num_heads": num_heads,
+            "global_layers": quarters(depth),
         }
-        return cls(**(size | fields))
+        return cls(**(preset | fields))
 
     @classmethod
     def sam_med2d_b(cls, **fields: Any) -> SamConfig:
         """SAM-Med2D (Cheng et al. 2023) over ViT-B, for images of 256 pixels, with adapters."""
-        preset: dict[str, Any] = {
-            "architecture": "sam_med2d_b",
-            "position_grid": 16,
-            "adapters": True,
-        }
-        return cls.sam_b(**(preset | fields))
+        return cls.sam_b(**({"architecture": "sam_med2d_b"} | MED2D | fields))
 
     @classmethod
     def sam_med2d_l(cls, **fields: Any) -> SamConfig:
         """SAM-Med2D over ViT-L, for images of 256 pixels, with adapters."""
-        preset: dict[str, Any] = {
-            "architecture": "sam_med2d_l",
-            "position_grid": 16,
-            "adapters": True,
-        }
-        return cls.sam_l(**(preset | fields))
+        return cls.sam_l(**({"architecture": "sam_med2d_l"} | MED2D | fields))
 
     @classmethod
     def sam_med2d_h(cls, **fields: Any) -> SamConfig:
         """SAM-Med2D over ViT-H, for images of 256 pixels, with adapters."""
-        preset: dict[str, Any] = {
-            "architecture": "sam_med2d_h",
-            "position_grid": 16,
-            "adapters": True,
-        }
-        return cls.sam_h(**(preset | fields))
+        return cls.sam_h(**({"architecture": "sam_med2d_h"} | MED2D | fields))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
