@@ -1,10 +1,13 @@
 """Eight simulated devices for every test, and compiled programs kept from one run to the next."""
 
 import os
+import sys
 
 import hypothesis
 import jax
 import pytest
+
+from cellvit_jax import cli
 
 # before anything touches a device: afterwards the number is fixed
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
@@ -19,3 +22,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep programs that take over a second to compile in pytest's cache (see `--cache-clear`)."""
     if cache := getattr(config, "cache", None):
         jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("jax")))
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the command `cellvit-jax` in this process: exit code, stdout, stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cellvit-jax", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return run

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from cellvit_jax import __version__, cli, zoo
+from cellvit_jax import __version__, zoo
 from cellvit_jax.exports import read_cells
 from tests.networks import save_encoder, save_head, save_small
 
@@ -21,19 +21,13 @@ FILES = {"cells.parquet", "cells.geojson", "cells.json", "instances.tif", "overl
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the command in this process: exit code, stdout, stderr."""
+def call(call):
+    """The command as in a terminal, where warnings are shown, not raised."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cellvit-jax", *map(str, arguments)])
         with warnings.catch_warnings():
-            warnings.simplefilter("default")  # as in a terminal: shown, not raised
-            try:
-                cli.main()
-                code = 0
-            except SystemExit as stop:
-                code = stop.code or 0
-        return code, *capsys.readouterr()
+            warnings.simplefilter("default")
+            return call(*arguments)
 
     return run
 

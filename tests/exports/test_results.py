@@ -1,6 +1,7 @@
 """`cellvit-jax export`, from a table to more files."""
 
 import sys
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,17 +16,8 @@ KINDS = [kind for kind in results.FILES if kind != "spatialdata.zarr"]
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["cellvit-jax", "export", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return run
+def call(call):
+    return partial(call, "export")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`cellvit-jax prompt`: what it writes, and one clear sentence for everything that goes wrong."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,28 +8,12 @@ import pytest
 import tifffile
 from PIL import Image
 
-from cellvit_jax import cli, zoo
+from cellvit_jax import zoo
 from cellvit_jax.exports import masks, read_cells
 from cellvit_jax.inference.results import WRITERS
 from tests.networks import save_small, save_small_sam
 
 FILES = {name for name, _ in WRITERS.values()}
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the command in this process: exit code, stdout, stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cellvit-jax", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="module")
