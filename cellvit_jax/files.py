@@ -15,14 +15,16 @@ from cellvit_jax.errors import OutputError
 
 
 @contextlib.contextmanager
-def replacing_directory(path: Path) -> Iterator[Path]:
+def replacing_directory(path: Path, *, within: Path | None = None) -> Iterator[Path]:
     """A temporary folder that takes the place of `path` when the block ends without an error.
 
-    Raises `OutputError` where it cannot be made or written.
+    It is made beside `path`, or in the folder `within` of the same file system, whose owner removes
+    what a killed process left there. Raises `OutputError` where it cannot be made or written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)).resolve()
+        place = within or path.parent
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=place)).resolve()
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
     try:

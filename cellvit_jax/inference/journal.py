@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import itertools
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -130,7 +131,9 @@ class Journal:
             _write(file, b"".join(orjson.dumps(line) + b"\n" for line in lines))
         named = {NAME, *(name for entry in entries for name in entry.files)}
         for path in self._folder.iterdir():
-            if path.name not in named:
+            if path.is_dir():  # results that were being written when the run was killed
+                shutil.rmtree(path)
+            elif path.name not in named:
                 path.unlink()
 
 

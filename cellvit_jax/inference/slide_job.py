@@ -85,7 +85,7 @@ def segment_slide(
     with Journal(unfinished(folder), made_by) as journal:
         _run(plan, predictor, journal, report, watch, runs="instances" in export)
         found = results.Found(plan, predictor.card, journal.tables)
-        with replacing_directory(folder) as temporary:
+        with replacing_directory(folder, within=unfinished(folder)) as temporary:
             with report.stage("write"):
                 results.write(found, temporary, export)
                 results.write_looked_at(plan, temporary)

@@ -58,18 +58,20 @@ def kills(count: int, folders: int, tmp_path: Path) -> None:
         assert [path.name for path in out.iterdir()] == ["slide"]
 
 
-def test_killed_in_the_middle(tmp_path, monkeypatch):
+@pytest.mark.parametrize("moment", ["*/cells-000003.arrow", "*/.slide-*/*"])
+def test_killed_in_a_row_and_at_the_last_files(moment, tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "PAUSE", journal.PAUSE)  # `main` changes it
     slide, out = write_slide(tmp_path / "slide.tif", tissue(1500, 700)), tmp_path / "killed"
     main(str(slide), str(tmp_path / "calm"))
     process = start(slide, out)
-    while not list(out.glob("*/cells-000003.arrow")):
-        time.sleep(0.01)
+    while not list(out.glob(moment)):
+        time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.stdout.close()
     assert process.wait() == -signal.SIGKILL
     finish(start(slide, out))
     assert contents(out) == contents(tmp_path / "calm")
+    assert [path.name for path in out.iterdir()] == ["slide"]
 
 
 @pytest.mark.slow
