@@ -13,7 +13,7 @@ import tyro
 
 from cellvit_jax import caches, checkpoint, metrics
 from cellvit_jax.cells import Band, Piece, Planes, Remains, advance, painted
-from cellvit_jax.data.folder import Sample, read_folder
+from cellvit_jax.data import Sample, read_folder
 from cellvit_jax.inference.plan import MARGIN
 from cellvit_jax.inference.predictor import Maps, Predictor
 from cellvit_jax.inference.segment import predictor_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from cellvit_jax.data.folder import Sample
+from cellvit_jax.data.dataset import Sample
 from cellvit_jax.stains import STAINS, UNSTAIN
 
 # luma and two chroma axes from R, G, B (NTSC): turning the latter changes hue alone

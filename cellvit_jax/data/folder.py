@@ -7,25 +7,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from cellvit_jax.data.dataset import Sample
 from cellvit_jax.errors import InputError
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Sample:
-    """One annotated field: `image` (H,W,3) uint8 RGB, `instances` (H,W) int32, 0 = background,
-    `types` (H,W) uint8 class ids, or None where nobody annotated types."""
-
-    name: str
-    image: np.ndarray
-    instances: np.ndarray
-    types: np.ndarray | None
 
 
 def read_folder(root: str | Path, merge: Mapping[int, int] | None = None) -> list[Sample]:

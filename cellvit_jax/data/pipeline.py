@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from cellvit_jax.data import augment
-from cellvit_jax.data.folder import Sample
+from cellvit_jax.data.dataset import Sample
 from cellvit_jax.data.targets import hv_map
 from cellvit_jax.errors import MissingExtraError
 

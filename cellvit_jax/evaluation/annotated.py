@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cellvit_jax.data.folder import Sample
+from cellvit_jax.data.dataset import Sample
 from cellvit_jax.evaluation.protocol import Case, Evaluation, evaluate
 from cellvit_jax.inference.predictor import Predictor
 from cellvit_jax.inference.segment import Segmentation, segment_image
