@@ -19,6 +19,7 @@ from cellvit_jax.cells import clumps
 from cellvit_jax.cells.measure import first_columns, measure, pixel_runs
 from cellvit_jax.cells.pieces import Box, Piece, Tokens, planes_of
 from cellvit_jax.cells.shape import shapes
+from cellvit_jax.cells.staining import stained
 from cellvit_jax.cells.watershed import instances
 
 REACH = 2048
@@ -167,7 +168,11 @@ class Canvas:
         planes = planes_of(self.pieces, self.boxes, job.box, self.tokens)
         inst = instances(job.binary, planes.edge)
         table, counted = measure(inst, planes, origin=job.box[:2])
-        for name, values in shapes(inst, table.num_rows).items():
+        measured = shapes(inst, table.num_rows)
+        if planes.haematoxylin is not None:
+            inside = inst > 0
+            measured |= stained(planes.haematoxylin[inside], inst[inside], table.num_rows)
+        for name, values in measured.items():
             table = table.append_column(name, pa.array(values))
         table = table.append_column("first_col", first_columns(inst, table.num_rows, job.box[1]))
         if runs:

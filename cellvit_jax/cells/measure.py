@@ -41,7 +41,9 @@ def measure(
         "contour": _lists(offsets, _vectors(points + np.array(origin[::-1], np.int32))),
     }
     if planes.probabilities is not None:
-        means = _sums(inst, np.float32(planes.probabilities), len(area)) / area[:, None]
+        inside = inst > 0
+        vectors = planes.probabilities[inside].astype(np.float32)
+        means = _sums(inst[inside], vectors, len(area)) / area[:, None]
         starts = np.arange(len(means) + 1) * means.shape[1]
         columns["probabilities"] = _lists(starts, np.float32(means).reshape(-1))
     if planes.tokens is not None:
@@ -128,14 +130,12 @@ def _kinds(counts):
 
 
 @compiled
-def _sums(inst, maps, count):
-    """Sums of (H, W, C) maps over every instance."""
-    sums = np.zeros((count, maps.shape[2]))
-    for r in range(inst.shape[0]):
-        for c in range(inst.shape[1]):
-            if inst[r, c] > 0:
-                for k in range(maps.shape[2]):
-                    sums[inst[r, c] - 1, k] += maps[r, c, k]
+def _sums(ids, vectors, count):
+    """Sums of vectors (N, C) over the pixels (N,) of every instance."""
+    sums = np.zeros((count, vectors.shape[1]))
+    for n in range(len(ids)):
+        for k in range(vectors.shape[1]):
+            sums[ids[n] - 1, k] += vectors[n, k]
     return sums
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from cellvit_jax.cells.compiled import compiled
 from cellvit_jax.cells.planes import Planes, Sides
 
 Box = tuple[int, int, int, int]  # r0, c0, r1, c1, end exclusive
+VALUES = ("edge", "types", "probabilities", "haematoxylin")  # of a nucleus pixel
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,8 +21,9 @@ class Piece:
     """The nucleus pixels of a rectangle whose first pixel is (row, col) of the image.
 
     `mask` uint8 (h, w) of 0/1 says where they are; `edge` float32 (N,), `types` uint8 (N,) and,
-    where wanted, `probabilities` (N, C) are their values in raster order. Pixels of `context` are
-    there for the sake of their neighbours: the cells they belong to were found before.
+    where wanted, `probabilities` (N, C) and `haematoxylin` float32 (N,) are their values in raster
+    order. Pixels of `context` are there for the sake of their neighbours: the cells they belong to
+    were found before.
     """
 
     row: int
@@ -29,21 +32,14 @@ class Piece:
     edge: np.ndarray
     types: np.ndarray
     probabilities: np.ndarray | None = None
+    haematoxylin: np.ndarray | None = None
     context: bool = False
 
     @classmethod
     def of(cls, planes: Planes, row: int = 0, col: int = 0) -> Piece:
         """The nucleus pixels of `planes`, whose first pixel is (row, col) of the image."""
         inside = planes.binary > 0
-        probabilities = planes.probabilities
-        return cls(
-            row,
-            col,
-            inside.view(np.uint8),
-            planes.edge[inside],
-            planes.types[inside],
-            None if probabilities is None else probabilities[inside],
-        )
+        return cls(row, col, inside.view(np.uint8), **_chosen(planes, inside))
 
     @property
     def box(self) -> Box:
@@ -57,17 +53,9 @@ class Piece:
         rows = np.flatnonzero(mask.any(1))
         if not len(rows):
             return None
-        kept = mask[self.mask > 0] > 0
-        probabilities = self.probabilities
-        return Piece(
-            self.row + int(rows[0]),
-            self.col,
-            mask[rows[0] : rows[-1] + 1].copy(),
-            self.edge[kept],
-            self.types[kept],
-            None if probabilities is None else probabilities[kept],
-            context,
-        )
+        row = self.row + int(rows[0])
+        values = _chosen(self, mask[self.mask > 0] > 0)
+        return Piece(row, self.col, mask[rows[0] : rows[-1] + 1].copy(), **values, context=context)
 
     @functools.cached_property
     def starts(self) -> np.ndarray:
@@ -79,10 +67,21 @@ class Piece:
         _scatter(
             self.mask,
             self.starts,
-            (self.edge, self.types, _bytes(self.probabilities, (0,))),
+            (self.edge, self.types, _bytes(self.probabilities), _bytes(self.haematoxylin)),
             (self.row - row, self.col - col),
-            (planes.edge, planes.types, _bytes(planes.probabilities, (0, 0))),
+            (
+                planes.edge,
+                planes.types,
+                _bytes(planes.probabilities, 3),
+                _bytes(planes.haematoxylin, 3),
+            ),
         )
+
+
+def _chosen(source: Piece | Planes, wanted: np.ndarray) -> dict[str, Any]:
+    """Of what a piece or planes say of pixels, that of those which are `wanted`."""
+    values = {name: getattr(source, name) for name in VALUES}
+    return {name: array[wanted] for name, array in values.items() if array is not None}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,7 +119,8 @@ def planes_of(
         np.zeros(shape, np.uint8),
         np.zeros(shape, np.float32),
         np.zeros(shape, np.uint8),
-        _blank_probabilities(pieces, shape),
+        _blank(pieces, "probabilities", shape),
+        _blank(pieces, "haematoxylin", shape),
     )
     if tokens:
         planes = dataclasses.replace(
@@ -132,23 +132,25 @@ def planes_of(
     return planes
 
 
-def _blank_probabilities(pieces, shape):
-    like = pieces[0].probabilities if pieces else None
-    return None if like is None else np.zeros((*shape, like.shape[1]), like.dtype)
+def _blank(pieces, name, shape):
+    like = getattr(pieces[0], name) if pieces else None
+    return None if like is None else np.zeros((*shape, *like.shape[1:]), like.dtype)
 
 
-def _bytes(vectors, empty):
-    """Vectors of any dtype as bytes, which is all that is needed to move them."""
-    if vectors is None:
-        return np.zeros((*empty, 0), np.uint8)
-    return vectors.view(np.uint8)
+def _bytes(values, dimensions=2):
+    """Values or vectors of any dtype as bytes, which is all that is needed to move them."""
+    if values is None:
+        return np.zeros((0,) * dimensions, np.uint8)
+    if values.ndim < dimensions:
+        values = values[..., None]
+    return values.view(np.uint8)
 
 
 @compiled
 def _scatter(mask, starts, values, at, planes):
     """Lay the values of a mask's pixels over planes in which its first pixel is `at`."""
-    edge, types, vectors = values
-    edges, kinds, fields = planes
+    edge, types, vectors, densities = values
+    edges, kinds, fields, stains = planes
     row, col = at
     height, width = edges.shape
     for r in range(max(0, -row), min(mask.shape[0], height - row)):
@@ -160,4 +162,6 @@ def _scatter(mask, starts, values, at, planes):
                     kinds[r + row, c + col] = types[k]
                     for b in range(vectors.shape[1]):
                         fields[r + row, c + col, b] = vectors[k, b]
+                    for b in range(densities.shape[1]):
+                        stains[r + row, c + col, b] = densities[k, b]
                 k += 1

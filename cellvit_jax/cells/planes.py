@@ -12,7 +12,7 @@ import numpy as np
 from cellvit_jax.cells.energy import edges
 from cellvit_jax.cells.maps import checked
 
-PIXELWISE = ("binary", "edge", "types", "probabilities")
+PIXELWISE = ("binary", "edge", "types", "probabilities", "haematoxylin")
 
 Sides = tuple[Fraction, Fraction]  # height and width in pixels, which need not be whole
 
@@ -22,14 +22,16 @@ class Planes:
     """Nucleus pixels, edges and types of a tile or of a whole image.
 
     `binary` uint8 (H, W) of 0/1, `edge` float32 (H, W), `types` uint8 (H, W); where wanted,
-    `probabilities` float (H, W, C), and `tokens` float32 (h, w, D), a grid of cells with the sides
-    `token_sides`, of which the rows above row `first_token` of the image's grid are left out.
+    `probabilities` float (H, W, C), `haematoxylin` float32 (H, W), its optical density, and
+    `tokens` float32 (h, w, D), a grid of cells with the sides `token_sides`, of which the rows
+    above row `first_token` of the image's grid are left out.
     """
 
     binary: np.ndarray
     edge: np.ndarray
     types: np.ndarray
     probabilities: np.ndarray | None = None
+    haematoxylin: np.ndarray | None = None
     tokens: np.ndarray | None = None
     token_sides: Sides = (Fraction(1), Fraction(1))
     first_token: int = 0

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from cellvit_jax.cells import Band, Piece, Planes, Remains, Tokens, advance
 from cellvit_jax.cells.energy import RADIUS
+from cellvit_jax.cells.staining import haematoxylin
 from cellvit_jax.errors import InputError
 from cellvit_jax.inference.classify import classify
 from cellvit_jax.inference.cores import usable_cores
@@ -118,11 +119,11 @@ def read(
 def predict(
     tiles: Iterable[tuple[Tile, Place, np.ndarray | None]], network: Predict
 ) -> Iterator[tuple[Tile, Place, Maps | None]]:
-    """The tiles with their maps in place of their pixels."""
+    """The tiles with their maps, among which their pixels are."""
     ours, theirs = itertools.tee(tiles)
     images = (_or_blank(tile, pixels) for tile, _, pixels in theirs)
     for (tile, place, pixels), maps in zip(ours, network(images), strict=True):
-        yield tile, place, maps if pixels is not None else None
+        yield tile, place, maps | {"pixels": pixels} if pixels is not None else None
 
 
 def _or_blank(tile: Tile, pixels: np.ndarray | None) -> np.ndarray:
@@ -158,7 +159,9 @@ def piece_of(tile: Tile, maps: Maps) -> Piece:
         probabilities=maps["probabilities"][rows, cols] if "probabilities" in maps else None,
     )
     top, left = r0 - tile.row - rows.start, c0 - tile.col - cols.start
-    return Piece.of(around.crop(top, left, top + r1 - r0, left + c1 - c0), r0, c0)
+    piece = Piece.of(around.crop(top, left, top + r1 - r0, left + c1 - c0), r0, c0)
+    pixels = maps["pixels"][r0 - tile.row : r1 - tile.row, c0 - tile.col : c1 - tile.col]
+    return dataclasses.replace(piece, haematoxylin=haematoxylin(pixels[piece.mask > 0]))
 
 
 def tokens_of(tile: Tile, tokens: np.ndarray | None) -> Tokens | None:

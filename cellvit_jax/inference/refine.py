@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import cv2
 import numpy as np
 
-from cellvit_jax.cells import Cells
+from cellvit_jax.cells import Cells, stain
 from cellvit_jax.cells.redraw import boxes, drawn, redrawn
 from cellvit_jax.cells.watershed import filled
 from cellvit_jax.errors import InputError
@@ -63,6 +63,7 @@ def refine(
             paint(labels, confidence, row, extent, logits)
             refined[row], extents[row] = True, extent
     cells = settle(cells, labels, before, extents, refined)
+    cells = stained_again(cells, labels, image.pixels)
     ids = np.concatenate([[0], cells.column("id")]).astype(np.uint32)
     return Segmentation(image, ids[labels], cells)
 
@@ -179,6 +180,16 @@ def settle(
         if not lost.any():
             return found.replace_columns(refined=refined)
         refined = refined & ~lost
+
+
+def stained_again(cells: Cells, labels: np.ndarray, pixels: np.ndarray) -> Cells:
+    """The cells with the haematoxylin in the new outlines of those that are refined."""
+    columns = {
+        name: np.where(cells.column("refined"), values, cells.column(name))
+        for name, values in stain(pixels, labels, len(cells)).items()
+        if name in cells.table.schema.names
+    }
+    return cells.replace_columns(**columns)
 
 
 def give_back(labels: np.ndarray, before: np.ndarray, lost: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from cellvit_jax.cells import Piece, Remains, Tokens
 from cellvit_jax.inference.pipeline import Seen
 
 Arrays = dict[str, np.ndarray]
+OPTIONAL = ("probabilities", "haematoxylin")  # of what pieces say of their pixels
 
 
 def to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -85,8 +86,9 @@ def pack_pieces(pieces: Sequence[Piece]) -> Arrays:
         "edge": _joined([p.edge for p in pieces], np.float32),
         "types": _joined([p.types for p in pieces], np.uint8),
     }
-    if pieces and pieces[0].probabilities is not None:
-        arrays["probabilities"] = np.concatenate([p.probabilities for p in pieces])
+    for name in OPTIONAL:
+        if pieces and getattr(pieces[0], name) is not None:
+            arrays[name] = np.concatenate([getattr(p, name) for p in pieces])
     return arrays
 
 
@@ -96,17 +98,8 @@ def unpack_pieces(arrays: Arrays) -> list[Piece]:
     for row, col, height, width, count, context in arrays["frames"].tolist():
         end, stop = start + count, byte + -(-height * width // 8)
         bits = np.unpackbits(arrays["masks"][byte:stop], count=height * width)
-        pieces.append(
-            Piece(
-                row,
-                col,
-                bits.reshape(height, width),
-                arrays["edge"][start:end],
-                arrays["types"][start:end],
-                arrays["probabilities"][start:end] if "probabilities" in arrays else None,
-                bool(context),
-            )
-        )
+        values = {n: arrays[n][start:end] for n in ("edge", "types", *OPTIONAL) if n in arrays}
+        pieces.append(Piece(row, col, bits.reshape(height, width), **values, context=bool(context)))
         start, byte = end, stop
     return pieces
 

@@ -1,4 +1,4 @@
-"""TIFF pyramids that OpenSlide does not open, or of which it sees one level: OME-TIFF above all."""
+"""TIFF pyramids of no scanner's own format: generic ones, and OME-TIFF."""
 
 from __future__ import annotations
 
@@ -83,6 +83,19 @@ class PyramidTiff:
         except Exception as error:  # whatever a decoder makes of bad bytes
             raise InputError(f"{self._path} cannot be decoded in tile {index} ({error})") from error
         return None if pixels is None else pixels[0, : shape[1], : shape[2]]
+
+
+def decodable(path: Path) -> bool:
+    """Whether what is installed can read such a file."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as tiff:
+        levels = [level.pages[0].aspage() for level in tiff.series[0].levels]
+    try:
+        _check(path, levels)
+    except (InputError, MissingExtraError):
+        return False
+    return True
 
 
 def _check(path: Path, levels: list[TiffPage]) -> None:

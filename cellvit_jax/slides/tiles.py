@@ -96,6 +96,8 @@ def read_tile(view: View, tile: Tile) -> npt.NDArray[np.uint8]:
     )
     top, left = int(rows.min()), int(cols.min())
     pixels = view.read(top, left, int(rows.max()) + 1 - top, int(cols.max()) + 1 - left)
+    if (top, left) == (tile.row, tile.col) and pixels.shape[:2] == (tile.size, tile.size):
+        return pixels  # nothing is reflected
     return pixels[np.ix_(rows - top, cols - left)]
 
 

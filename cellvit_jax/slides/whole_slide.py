@@ -51,7 +51,7 @@ class WholeSlide:
         raise InputError(f"{self._path} cannot be decoded at x {col}, y {row} ({failed})")
 
     def _opaque(self, image: Any) -> npt.NDArray[np.uint8]:
-        if image.getextrema()[3] == (255, 255):
+        if image.getchannel("A").getextrema() == (255, 255):
             return np.asarray(image)[..., :3]
         from PIL import Image
 

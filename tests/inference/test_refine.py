@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import cellvit_jax as cj
-from cellvit_jax.cells import Cells
+from cellvit_jax.cells import Cells, stain
 from cellvit_jax.cells.redraw import boxes, drawn
 from cellvit_jax.errors import InputError
 from cellvit_jax.inference import PromptPredictor, refine
@@ -100,6 +100,17 @@ def test_larger_nuclei_are_drawn_larger():
     assert found.cells.column("refined").all()
     assert (found.cells.column("area") > 1.2 * CELLS.column("area")).all()
     assert found.cells.mpp == CELLS.mpp
+
+
+def test_haematoxylin_is_measured_in_the_new_outlines():
+    before = CELLS.replace_columns(**stain(PIXELS, drawn(CELLS, SIZE), len(CELLS)))
+    found = refine(IMAGE, before, Drawer(logits(discs((30, 30, 11), (60, 110, 10)))))
+    inside = stain(PIXELS, found.instances.astype(int), len(before))
+    refined = found.cells.column("refined")
+    assert 0 < refined.sum() < len(refined)
+    for name, values in inside.items():
+        expected = np.where(refined, values, before.column(name))
+        np.testing.assert_array_equal(found.cells.column(name), expected)
 
 
 def test_nothing_and_nonsense_keep_the_old_outlines():

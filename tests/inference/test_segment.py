@@ -7,6 +7,7 @@ import pytest
 
 import cellvit_jax as cj
 from cellvit_jax import metrics, zoo
+from cellvit_jax.cells.staining import haematoxylin
 from cellvit_jax.errors import InputError
 from cellvit_jax.inference.segment import predictor_of, segment_image
 from cellvit_jax.slides import ImageSlide, open_image, plan
@@ -53,6 +54,13 @@ def test_ids_boxes_and_areas_belong_to_the_instance_map(found):
         assert (columns.min(), columns.max() + 1) == (row["bbox_c0"], row["bbox_c1"])
         assert columns.mean() == pytest.approx(row["centroid_x"])
     assert set(np.unique(found.instances)) - {0} == set(found.cells.column("id"))
+
+
+def test_nuclei_hold_more_haematoxylin_than_what_is_between_them(found):
+    image = open_image(IMAGE).pixels
+    between = haematoxylin(image)[found.instances == 0].mean()
+    assert np.median(found.cells.column("haematoxylin_mean")) > between + 0.1
+    assert (found.cells.column("haematoxylin_sd") > 0).all()
 
 
 def test_probabilities_are_means_of_a_softmax(found):

@@ -73,7 +73,10 @@ def test_a_rectangle_is_a_part_of_the_whole(kind, factor, data):
     part = view.read(row, col, height, width)
     expected = whole(view)[row : row + height, col : col + width]
     difference = np.abs(part.astype(int) - expected)
-    assert difference.max() <= 1  # where a value lies between two grey levels
+    # where a value lies between two grey levels along one axis; the cubic along the other one has
+    # weights beyond 1
+    assert difference.max() <= 2
+    assert (difference > 1).mean() < 0.001
     assert (difference > 0).mean() < 0.05
 
 

@@ -47,8 +47,18 @@ def test_every_rectangle_of_every_level(path, pixels, reader):
     np.testing.assert_array_equal(slide.read(30, 50, 70, 80, level=1), half[30:100, 50:130])
 
 
-def test_a_pyramid_is_opened_by_openslide_and_an_ome_pyramid_is_not(path, pixels, tmp_path):
-    assert isinstance(open_slide(path), WholeSlide)
+def test_a_pyramid_is_opened_without_openslide_where_that_can_be(pixels, tmp_path, monkeypatch):
+    path = write_slide(tmp_path / "a.tif", pixels, compression="jpeg")
+    by_tifffile = open_slide(path)
+    monkeypatch.setattr("cellvit_jax.slides.pyramid_tiff.find_spec", lambda name: None)
+    by_openslide = open_slide(path)
+    assert [type(slide) for slide in (by_tifffile, by_openslide)] == [PyramidTiff, WholeSlide]
+    assert by_tifffile.mpp == pytest.approx(by_openslide.mpp)
+    theirs = by_openslide.read(0, 0, 300, 420).astype(int)
+    assert np.abs(by_tifffile.read(0, 0, 300, 420) - theirs).max() <= 2
+
+
+def test_an_ome_pyramid_has_all_its_levels(pixels, tmp_path):
     slide = open_slide(ome(tmp_path / "a.ome.tif", pixels))
     assert isinstance(slide, PyramidTiff)
     assert (slide.name, slide.mpp, slide.downsamples) == ("a", 0.25, (1.0, 2.0))
