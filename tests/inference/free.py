@@ -36,8 +36,11 @@ class FreeNetwork:
     busy: float = 0.0
     weights: tuple = (np.arange(4),)
 
+    calls: int = 0
+
     def __call__(self, tiles):
         for tile in tiles:
+            self.calls += 1
             time.sleep(self.seconds)
             yield maps_of(tile) | ({"tokens": tokens_of(tile)} if self.with_tokens else {})
 

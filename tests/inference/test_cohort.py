@@ -1,9 +1,13 @@
 """Many slides: one that fails stops none, none is done twice, all can go on."""
 
+import contextlib
 import itertools
 import json
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -168,6 +172,36 @@ def test_a_clock_that_jumps_changes_nothing(slides, tmp_path, monkeypatch):
     for path in (tmp_path / "calm").glob("*/cells.parquet"):
         again = tmp_path / "jumping" / path.relative_to(tmp_path / "calm")
         assert again.read_bytes() == path.read_bytes()
+
+
+@contextlib.contextmanager
+def unprivileged():
+    """Permissions apply, to root too."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_folder_that_may_only_be_read_is_known_before_any_work(slides):
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+        public = Path(name)
+        public.chmod(0o755)
+        slide = Path(shutil.copy(slides / "slide-0.tif", public))
+        (public / "out").mkdir(mode=0o555)
+        assert run([slide], task(public / "before"))  # imports what it needs
+        work = task(public / "out")
+        with (
+            unprivileged(),
+            pytest.raises(OutputError, match="out: Permission"),
+        ):
+            run([slide], work)
+        assert not work.predictor.calls
+        assert results(public / "out") == set()
 
 
 def test_a_table_has_a_line_for_each():
