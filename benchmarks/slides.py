@@ -37,7 +37,7 @@ class RecordedNetwork:
             "binary": binary,
             "hv": hv,
             "types": types,
-            "probabilities": (types[..., None] == classes).astype(np.float16),
+            "probabilities": 255 * (types[..., None] == classes).astype(np.uint8),
         }
 
     def __call__(self, tiles: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:

@@ -22,9 +22,10 @@ def extract_cells(
     """Instance map int32 (H, W) and `Cells` of one tile of 16x16 pixels or more.
 
     `binary` (H, W): 1 = nucleus, 0 = not. `hv` float (H, W, 2): x, then y distance, raw. `types`
-    (H, W): class ids up to 255, 0 = background. `probabilities` float (H, W, C): averaged over the
-    pixels of every cell. `tokens` float (h, w, D), a grid over the tile: averaged over the token
-    cells that a cell's box touches. `normalise`: "tile" or "fixed", see `edges`.
+    (H, W): class ids up to 255, 0 = background. `probabilities` (H, W, C), floats or uint8 in
+    255ths: averaged over the pixels of every cell. `tokens` float (h, w, D), a grid over the tile:
+    averaged over the token cells that a cell's box touches. `normalise`: "tile" or "fixed", see
+    `edges`.
 
     Ids 1..N are the cells in the raster order of their first pixels. An instance without a pixel
     of any type but background, or with an outline of under three points, is no cell: the instance

@@ -15,7 +15,7 @@ MAPS = {
     "binary": ("bui", "integers", np.uint8, "(H, W)"),
     "hv": ("f", "floats", np.float32, "(H, W, 2)"),
     "types": ("ui", "integers", np.uint8, "(H, W)"),
-    "probabilities": ("f", "floats", None, "(H, W, C)"),
+    "probabilities": ("fu", "floats or bytes", None, "(H, W, C)"),
     "tokens": ("f", "floats", np.float32, "(h, w, D)"),
 }
 HIGHEST = {"binary": 1, "types": 255}

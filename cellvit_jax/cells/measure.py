@@ -44,6 +44,8 @@ def measure(
         inside = inst > 0
         vectors = planes.probabilities[inside].astype(np.float32)
         means = _sums(inst[inside], vectors, len(area)) / area[:, None]
+        if planes.probabilities.dtype == np.uint8:  # rounded, they need not add up to 255
+            means /= means.sum(1, keepdims=True)
         starts = np.arange(len(means) + 1) * means.shape[1]
         columns["probabilities"] = _lists(starts, np.float32(means).reshape(-1))
     if planes.tokens is not None:

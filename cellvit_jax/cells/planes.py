@@ -22,9 +22,9 @@ class Planes:
     """Nucleus pixels, edges and types of a tile or of a whole image.
 
     `binary` uint8 (H, W) of 0/1, `edge` float32 (H, W), `types` uint8 (H, W); where wanted,
-    `probabilities` float (H, W, C), `haematoxylin` float32 (H, W), its optical density, and
-    `tokens` float32 (h, w, D), a grid of cells with the sides `token_sides`, of which the rows
-    above row `first_token` of the image's grid are left out.
+    `probabilities` (H, W, C), floats or bytes in 255ths, `haematoxylin` float32 (H, W), its optical
+    density, and `tokens` float32 (h, w, D), a grid of cells with the sides `token_sides`, of which
+    the rows above row `first_token` of the image's grid are left out.
     """
 
     binary: np.ndarray

@@ -214,7 +214,9 @@ def assemble(
             remains, table = advance(
                 remains, band, width, runs=runs, keep=plan.counted, run=partial(spread, pool)
             )
+        del tiles, pieces, tokens, band  # before the next row comes in: they are what is large
         yield Row(number, remains, table)
+        del table
 
 
 def token_rows(plan: Plan, number: int, tiles: list[Seen], above: Tokens | None) -> Tokens | None:

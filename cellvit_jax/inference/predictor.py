@@ -73,8 +73,8 @@ class Predictor:
         """One dictionary a tile (T,T,3) uint8, in order; a batch is in flight while one is read.
 
         `binary` (T,T) uint8, `hv` (T,T,2) float32, `types` (T,T) uint8, `probabilities`
-        (T,T,classes) float16 unless `binary`, and `tokens` (h,w,D) float32 if asked for. Raises
-        DeviceMemoryError where not even single tiles fit.
+        (T,T,classes) uint8, in 255ths, unless `binary`, and `tokens` (h,w,D) float32 if asked for.
+        Raises DeviceMemoryError where not even single tiles fit.
         """
         pending: tuple[list[np.ndarray], Running, float] | None = None
         remaining = iter(tiles)
@@ -152,5 +152,5 @@ def _predict(graphdef, card, tokens, binary, state, images):
 def _types(logits):
     return {
         "types": jnp.argmax(logits, -1).astype(jnp.uint8),
-        "probabilities": jax.nn.softmax(logits).astype(jnp.float16),
+        "probabilities": jnp.round(255 * jax.nn.softmax(logits)).astype(jnp.uint8),
     }

@@ -28,6 +28,15 @@ def test_probabilities_of_other_precision(maps, dtype):
     np.testing.assert_array_equal(values(cells.table["probabilities"]), 1)
 
 
+def test_probabilities_in_bytes_add_up_to_one(maps):
+    exact = np.random.default_rng(0).dirichlet((1, 0.1, 2), (512, 512)).astype(np.float32)
+    _, cells = extract_cells(*maps, probabilities=exact)
+    _, rounded = extract_cells(*maps, probabilities=np.round(255 * exact).astype(np.uint8))
+    found = values(rounded.table["probabilities"])
+    np.testing.assert_allclose(found, values(cells.table["probabilities"]), atol=2e-3)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
+
+
 @pytest.mark.parametrize("grid", [(32, 32), (36, 36), (27, 41), (300, 310), (1, 1)])
 def test_tokens_are_means_over_touched_token_cells(maps, grid):
     tokens = np.random.default_rng(0).normal(size=(*grid, 5)).astype(np.float32)

@@ -66,7 +66,7 @@ def test_nuclei_hold_more_haematoxylin_than_what_is_between_them(found):
 def test_probabilities_are_means_of_a_softmax(found):
     probabilities = np.array(found.cells.table["probabilities"].to_pylist())
     assert probabilities.shape == (len(found.cells), 5)
-    np.testing.assert_allclose(probabilities.sum(1), 1, atol=2e-3)
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
 
 
 def test_segment_takes_a_path_and_an_array(model, found):
