@@ -3,7 +3,9 @@
 import cv2
 import jax.numpy as jnp
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import shapely
 
 import cellvit_jax as cj
 from cellvit_jax import metrics, zoo
@@ -67,6 +69,18 @@ def test_probabilities_are_means_of_a_softmax(found):
     probabilities = np.array(found.cells.table["probabilities"].to_pylist())
     assert probabilities.shape == (len(found.cells), 5)
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
+
+
+def test_no_two_outlines_overlap(found, tmp_path):
+    """By more than a hundredth of the smaller one, although many are neighbours."""
+    cj.exports.write(found.cells, tmp_path / "cells.parquet")
+    outlines = shapely.from_wkb(pq.read_table(tmp_path / "cells.parquet")["geometry"].to_numpy())
+    one, other = shapely.STRtree(outlines).query(outlines, predicate="dwithin", distance=1.5)
+    pairs = one < other
+    one, other = outlines[one[pairs]], outlines[other[pairs]]
+    assert len(one) > 20  # outlines go through pixels' centres: those that touch are 1 apart
+    shared = shapely.area(shapely.intersection(one, other))
+    assert (shared <= 0.01 * np.minimum(shapely.area(one), shapely.area(other))).all()
 
 
 def test_segment_takes_a_path_and_an_array(model, found):
