@@ -7,6 +7,7 @@ import functools
 import shutil
 import sys
 import traceback
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -56,8 +57,12 @@ class Task:
         """What of the model results depend on, before a device may have turned out too small."""
         predictor = self.predictor
         head = None if predictor.head is None else checksum(nnx.state(predictor.head))
-        weights = checksum(predictor.weights)
-        return {"model": weights, "head": head, "batch_size": predictor.batch_size}
+        return {
+            "model": checksum(predictor.weights),
+            "card": f"{zlib.crc32(repr(predictor.card).encode()):08x}",  # classes, mpp, ...
+            "head": head,
+            "batch_size": predictor.batch_size,
+        }
 
     def portable(self) -> Task:
         """The same without the network, with paths that hold in another process."""

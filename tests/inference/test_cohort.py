@@ -1,6 +1,7 @@
 """Many slides: one that fails stops none, none is done twice, all can go on."""
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -14,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cellvit_jax.card import cell_classes
 from cellvit_jax.errors import InputError, OutputError
 from cellvit_jax.exports import read_cells
 from cellvit_jax.inference import cohort, cores, locks, slide_job
 from cellvit_jax.inference.report import Report
 from cellvit_jax.inference.run import Options, Task, run
 from cellvit_jax.slides.collection import Listed
-from tests.inference.free import FreeNetwork, tissue, write_slide
+from tests.inference.free import CARD, FreeNetwork, tissue, write_slide
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,6 +91,14 @@ def test_what_is_done_is_not_done_again(slides, tmp_path):
         run([slides / "slide-0.tif"], task(tmp_path / "out", roi=(0, 0, 50, 50)))
     assert run([slides], task(tmp_path / "out", overwrite=True, roi=(0, 0, 50, 50)))
     assert len(read_cells(tmp_path / "out" / "slide-0")) < 10
+
+
+def test_other_names_of_classes_are_another_result(slides, tmp_path):
+    assert run([slides / "slide-0.tif"], task(tmp_path / "out"))
+    renamed = task(tmp_path / "out")
+    renamed.predictor.card = dataclasses.replace(CARD, classes=cell_classes("Square"))
+    with pytest.raises(OutputError, match=r"card .*--overwrite"):
+        run([slides / "slide-0.tif"], renamed)
 
 
 def test_a_slide_in_work_elsewhere_is_left_alone(slides, tmp_path):
