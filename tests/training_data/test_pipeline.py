@@ -28,6 +28,7 @@ def test_a_batch_has_every_array_of_a_step():
         "hv": ((4, 32, 32, 2), "float32"),
         "types": ((4, 32, 32), "uint8"),
         "typed": ((4,), "float32"),
+        "tissue": ((4,), "int32"),
     }
 
 
