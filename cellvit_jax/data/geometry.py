@@ -18,21 +18,20 @@ from cellvit_jax.data.instances import separated
 def turn(sample: Sample, rng: np.random.Generator) -> Sample:
     """By none to three quarters of a circle."""
     quarters = int(rng.integers(4))
-    return _rearranged(sample, lambda array: np.rot90(array, quarters))
+    if quarters == 0:
+        return sample
+    code = (cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)[quarters - 1]
+    return _moved(sample, lambda array, _: cv2.rotate(array, code))
 
 
 def flip_horizontally(sample: Sample, rng: np.random.Generator) -> Sample:
     """Left is right."""
-    return _rearranged(sample, lambda array: array[:, ::-1])
+    return _moved(sample, lambda array, _: cv2.flip(array, 1))
 
 
 def flip_vertically(sample: Sample, rng: np.random.Generator) -> Sample:
     """Up is down."""
-    return _rearranged(sample, lambda array: array[::-1])
-
-
-def _rearranged(sample: Sample, move: Callable[[np.ndarray], np.ndarray]) -> Sample:
-    return _moved(sample, lambda array, _: np.ascontiguousarray(move(array)))
+    return _moved(sample, lambda array, _: cv2.flip(array, 0))
 
 
 def padded(sample: Sample, tile: int) -> Sample:
@@ -107,15 +106,28 @@ def elastic(
     points = (np.array([width, height]) // 2 + corners).astype(np.float32)
     moved = points + rng.uniform(-affine, affine, (3, 2)).astype(np.float32)
     back = cv2.getAffineTransform(moved, points).astype(np.float32)
-    shift = cv2.GaussianBlur(rng.random((height, width, 2), np.float32) * 2 - 1, (0, 0), sigma)
+    shift = alpha * _smooth_noise((height, width), sigma, rng)
     at = np.stack(np.meshgrid(*map(np.arange, (width, height))), axis=-1).astype(np.float32)
-    source = (at + alpha * shift) @ back[:, :2].T + back[:, 2]
+    source = (at + shift) @ back[:, :2].T + back[:, 2]
 
     def warp(array: np.ndarray, label: bool) -> np.ndarray:
         how = cv2.INTER_NEAREST if label else cv2.INTER_LINEAR
         return cv2.remap(array, source, None, how, borderMode=cv2.BORDER_REFLECT_101)
 
     return _told_apart(_moved(sample, warp))
+
+
+def _smooth_noise(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Uniform noise from −1 to 1 under a Gaussian mean of width `sigma`: (H,W,2) float32.
+
+    It is made on a coarser grid, whose points are means of `step`² pixels: so their noise is `step`
+    times smaller.
+    """
+    step = max(1, int(sigma // 4))
+    height, width = (-(-length // step) for length in shape)
+    noise = rng.random((height, width, 2), np.float32) * 2 - 1
+    noise = cv2.GaussianBlur(noise, (0, 0), sigma / step) / step
+    return cv2.resize(noise, shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def _moved(sample: Sample, move: Callable[[np.ndarray, bool], np.ndarray]) -> Sample:

@@ -99,6 +99,16 @@ def test_a_nucleus_that_is_cut_in_two_becomes_two():
     assert geometry.window(horseshoe, 0, 0, 40, 30).instances.max() == 1
 
 
+@pytest.mark.parametrize("sigma", [3.0, 25.0])
+def test_elastic_displacements_have_the_spread_of_smoothed_noise(sigma):
+    fields = [geometry._smooth_noise((256, 200), sigma, rng(seed)) for seed in range(60)]
+    assert fields[0].shape == (256, 200, 2)
+    # the standard deviation of uniform noise, by the Gaussian's share of white noise
+    expected = 3**-0.5 / (2 * np.pi**0.5 * sigma)
+    # away from the borders, whose mirror images add to the noise
+    assert np.std(np.array(fields)[:, 64:-64, 64:-64]) == pytest.approx(expected, rel=0.15)
+
+
 def test_an_affine_change_moves_nuclei_by_pixels():
     sample = field(96, 96)
     moved = geometry.elastic(sample, 25, 0.5, 15, rng(2))
