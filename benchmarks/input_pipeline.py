@@ -2,12 +2,15 @@
 
     python benchmarks/input_pipeline.py [--no-step]
 
+On a machine that does other things as well, CPU time is what can be compared.
+
 Tiles of 256 x 256 with the published augmentation and the targets, from fields held in memory; the
 step is CellViT-256's with a frozen encoder, two tiles a batch.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import sys
 import time
@@ -53,14 +56,33 @@ def tiles(augmentation: Augmentation) -> RandomTile:
     return RandomTile(samples, np.ones(len(samples)), augmentation=augmentation)
 
 
-def images_per_second(stream: Iterator[Batch]) -> float:
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Of an image: elapsed seconds, and seconds of all cores of this process."""
+
+    elapsed: float
+    cpu: float
+
+
+def cost(work: Callable[[], object], images: int) -> Cost:
+    elapsed, cpu = time.perf_counter(), time.process_time()
+    work()
+    elapsed, cpu = time.perf_counter() - elapsed, time.process_time() - cpu
+    return Cost(elapsed / images, cpu / images)
+
+
+def cost_of_reading(options: dict[str, int], seed: int) -> Cost:
     """Over `BATCHES` batches, after those that were prepared while nobody looked."""
-    for _ in islice(stream, 5):
+    stream = batches(tiles(Augmentation.published()), BATCH, seed=seed, **options)
+    drop(islice(stream, 5))
+    found = cost(lambda: drop(islice(stream, BATCHES)), BATCH * BATCHES)
+    stream.close()
+    return found
+
+
+def drop(stream: Iterator[Batch]) -> None:
+    for _ in stream:
         pass
-    start = time.perf_counter()
-    for _ in islice(stream, BATCHES):
-        pass
-    return BATCH * BATCHES / (time.perf_counter() - start)
 
 
 def frozen_step(config: ModelConfig) -> Callable[[Batch], object]:
@@ -85,33 +107,32 @@ def frozen_step(config: ModelConfig) -> Callable[[Batch], object]:
     return lambda batch: jax.block_until_ready(step(params, rest, moments, batch))
 
 
-def step_rate() -> float:
-    """Images per second of the step, median of three after compilation."""
+def cost_of_step() -> Cost:
+    """Medians of three steps after compilation."""
     batch = next(batches(tiles(Augmentation.none()), 2, seed=0))
     step = frozen_step(ModelConfig.cellvit_256())
     step(batch)
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        step(batch)
-        times.append(time.perf_counter() - start)
-    return 2 / statistics.median(times)
+    return median([cost(lambda: step(batch), 2) for _ in range(3)])
+
+
+def median(costs: list[Cost]) -> Cost:
+    return Cost(*(statistics.median(c) for c in zip(*map(dataclasses.astuple, costs), strict=True)))
 
 
 def main(with_step: bool) -> None:
-    rate = step_rate() if with_step else float("nan")
-    print(f"step of cellvit-256, frozen encoder: {rate:.2f} images/s\n")
-    print("| pipeline | images/s, median (min-max) | of the step |")
-    print("| --- | ---: | ---: |")
+    step = cost_of_step() if with_step else Cost(float("nan"), float("nan"))
+    print("| | images/s, median (min-max) | of the step | CPU ms an image | of the step |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    print(f"| step | {1 / step.elapsed:.2f} | 1 | {1e3 * step.cpu:.0f} | 1 |")
     for name, options in READERS.items():
-        found = []
-        for round_ in range(ROUNDS):
-            stream = batches(tiles(Augmentation.published()), BATCH, seed=round_, **options)
-            found.append(images_per_second(stream))
-            stream.close()
-        middle = statistics.median(found)
-        spread = f"{middle:.0f} ({min(found):.0f}-{max(found):.0f})"
-        print(f"| {name} | {spread} | {middle / rate:.0f} |")
+        found = [cost_of_reading(options, seed) for seed in range(ROUNDS)]
+        rates = sorted(1 / one.elapsed for one in found)
+        middle = median(found)
+        row = f"{1 / middle.elapsed:.0f} ({rates[0]:.0f}-{rates[-1]:.0f})"
+        row += f" | {step.elapsed / middle.elapsed:.0f}"
+        own = "workers" not in options  # the time of other processes is not seen from here
+        row += f" | {1e3 * middle.cpu:.1f} | {middle.cpu / step.cpu:.5f}" if own else " | – | –"
+        print(f"| {name} | {row} |")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,13 @@ class RandomTile(grain.transforms.RandomMap):
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation.demo)
     regression: bool = False
 
+    def __post_init__(self) -> None:
+        if len(self.samples) != len(self.weights) or not np.sum(self.weights) > 0:
+            raise InputError(
+                f"{len(self.samples)} fields need as many weights, some of them above 0, "
+                f"not {len(self.weights)} of sum {np.sum(self.weights):g}"
+            )
+
     def random_map(self, element: object, rng: np.random.Generator) -> Batch:
         index = np.searchsorted(self._bounds, rng.random(), side="right")
         sample = self.augmentation(checked(self.samples[int(index)]), self.tile, rng)
@@ -193,6 +200,7 @@ def batches(
     `batch_size` counts the tiles of all hosts together; `shard` is which process this is, and of
     how many: their parts, joined in order, are the batch that a single process makes. Tiles are
     made by `threads` of this process, or of each of `workers` others: that changes the speed alone.
+    Each worker has a copy of what `tiles` holds in memory.
     """
     index, count = shard
     # tiles are numbered before they are divided: so no tile depends on how many processes there are

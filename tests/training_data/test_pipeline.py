@@ -148,3 +148,9 @@ def test_parts_of_different_sizes_are_named():
 def test_a_batch_that_cannot_be_divided_is_refused():
     with pytest.raises(InputError, match="a batch of 6 cannot be divided among 4"):
         batches(tiles(), 6, seed=0, shard=(0, 4))
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0], [0.0, 0.0, 0.0], [np.nan, 1.0, 1.0]])
+def test_weights_that_do_not_fit_the_fields_are_refused(weights):
+    with pytest.raises(InputError, match="3 fields need as many weights"):
+        tiles(weights=np.array(weights))
