@@ -1,91 +1,127 @@
-"""Random changes of a training tile: image, instances and types always move together."""
+"""How training tiles are cut from annotated fields and randomly changed, as plain values."""
 
 from __future__ import annotations
 
-import cv2
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
+from cellvit_jax.data import appearance, geometry
 from cellvit_jax.data.dataset import Sample
-from cellvit_jax.stains import STAINS, UNSTAIN
+from cellvit_jax.errors import InputError
 
-# luma and two chroma axes from R, G, B (NTSC): turning the latter changes hue alone
-YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
-
-
-def random_crop(
-    sample: Sample, tile: int, zoom: tuple[float, float], rng: np.random.Generator
-) -> Sample:
-    """A random `tile`×`tile` window at a random magnification within `zoom` (log-uniform)."""
-    height, width = sample.instances.shape
-    factor = np.exp(rng.uniform(*np.log(zoom)))
-    window = min(round(tile / factor), height, width)
-    top, left = rng.integers(height - window + 1), rng.integers(width - window + 1)
-    area = (slice(top, top + window), slice(left, left + window))
-    smooth = cv2.INTER_AREA if window > tile else cv2.INTER_LINEAR
-    types = None if sample.types is None else _resize(sample.types[area], tile, cv2.INTER_NEAREST)
-    # OpenCV resizes no int32; a field never has 65,536 nuclei
-    instances = sample.instances[area].astype(np.uint16)
-    return Sample(
-        sample.name,
-        _resize(sample.image[area], tile, smooth),
-        _resize(instances, tile, cv2.INTER_NEAREST).astype(np.int32),
-        types,
-    )
+Change = Callable[[Sample, np.random.Generator], Sample]
 
 
-def _resize(array: np.ndarray, side: int, interpolation: int) -> np.ndarray:
-    if array.shape[:2] == (side, side):
-        return array
-    return cv2.resize(array, (side, side), interpolation=interpolation)
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Probabilities of changes, in the order in which they are made, and their strengths.
 
-
-def random_symmetry(sample: Sample, rng: np.random.Generator) -> Sample:
-    """One of the eight symmetries of the square."""
-    turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-
-    def move(array: np.ndarray) -> np.ndarray:
-        array = np.rot90(array, turns)
-        return np.ascontiguousarray(array[:, ::-1] if flip else array)
-
-    types = None if sample.types is None else move(sample.types)
-    return Sample(sample.name, move(sample.image), move(sample.instances), types)
-
-
-def random_stain(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Other amounts of each stain, another light: (H,W,3) uint8 → uint8 (Tellez et al. 2018)."""
-    density = -np.log((image.astype(np.float32) + 1) / 256)
-    amounts = density @ UNSTAIN
-    amounts *= rng.uniform(1 - strength, 1 + strength, 3).astype(np.float32)
-    amounts += rng.uniform(-strength / 10, strength / 10, 3).astype(np.float32)
-    light = rng.uniform(1 - strength / 4, 1 + strength / 4)
-    return np.clip(light * 256 * np.exp(-(amounts @ STAINS)) - 1, 0, 255).astype(np.uint8)
-
-
-def random_colour(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Another hue, saturation, contrast and brightness: (H,W,3) uint8 → uint8.
-
-    At `strength` 1 hues turn by up to 0.1 of the circle, saturation goes from grey to double,
-    contrast and brightness change by up to 0.4. Scanners and laboratories differ that much.
+    Every probability is 0 unless given. The strengths are the published ones, or, where the
+    published recipe has no such change, the bundled network's.
     """
-    angle = strength * rng.uniform(-0.2, 0.2) * np.pi
-    saturation, contrast = 1 + strength * rng.uniform([-1, -0.4], [1, 0.4])
-    brightness = 255 * strength * rng.uniform(-0.2, 0.2)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    change = np.eye(3)
-    change[1:, 1:] = saturation * turn
-    matrix = contrast * np.linalg.inv(YIQ) @ change @ YIQ
-    middle = image.mean()
-    offset = (1 - contrast) * middle + brightness
-    changed = image.astype(np.float32) @ matrix.T.astype(np.float32) + np.float32(offset)
-    return np.clip(changed, 0, 255).astype(np.uint8)
+
+    zoom: float = 0.0  # tiles cut at another magnification
+    turn: float = 0.0  # by 0 to 3 quarters, so that 1 makes all four alike
+    flip_horizontally: float = 0.0
+    flip_vertically: float = 0.0
+    stain: float = 0.0
+    colour: float = 0.0
+    downscale: float = 0.0
+    blur: float = 0.0
+    soften: float = 0.0
+    noise: float = 0.0
+    jitter: float = 0.0
+    superpixels: float = 0.0
+    zoom_blur: float = 0.0
+    crop: float = 0.0
+    elastic: float = 0.0
+
+    zoom_range: tuple[float, float] = (0.75, 1.6)
+    stain_strength: float = 0.35
+    colour_strength: float = 0.6
+    downscale_factor: float = 0.5
+    blur_size: int = 10  # pixels
+    noise_variance: float = 50.0  # grey levels squared
+    jitter_amounts: tuple[float, float, float, float] = (0.25, 0.25, 0.1, 0.05)  # b, c, s, hue
+    superpixel_count: int = 200
+    superpixel_share: float = 0.1  # that takes its mean colour
+    zoom_blur_factor: float = 1.05
+    crop_smallest: float = 0.5  # of the tile's side
+    elastic_sigma: float = 25.0
+    elastic_alpha: float = 0.5
+    elastic_affine: float = 15.0  # pixels
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if field.default == 0.0 and not 0 <= getattr(self, field.name) <= 1:
+                raise InputError(
+                    f"{field.name} of the augmentation is {getattr(self, field.name)}, "
+                    "but must be a probability, from 0 to 1"
+                )
+
+    @classmethod
+    def none(cls) -> Augmentation:
+        """Random places, nothing else."""
+        return cls()
+
+    @classmethod
+    def published(cls) -> Augmentation:
+        """CellViT's (Hörst et al. 2024)."""
+        return cls(
+            turn=0.5,
+            flip_horizontally=0.5,
+            flip_vertically=0.5,
+            downscale=0.15,
+            blur=0.2,
+            noise=0.25,
+            jitter=0.2,
+            superpixels=0.1,
+            zoom_blur=0.1,
+            crop=0.1,
+            elastic=0.2,
+        )
+
+    @classmethod
+    def demo(cls) -> Augmentation:
+        """The bundled network's: half of the tiles keep their magnification, half their hues."""
+        return cls(
+            zoom=0.5, turn=1.0, flip_horizontally=0.5, stain=1.0, colour=0.5, soften=0.2, noise=0.2
+        )
+
+    def __call__(self, sample: Sample, tile: int, rng: np.random.Generator) -> Sample:
+        """A changed `tile`×`tile` piece of a random place of `sample`."""
+        zoom = self.zoom_range if rng.random() < self.zoom else (1.0, 1.0)
+        sample = geometry.random_crop(sample, tile, zoom, rng)
+        for probability, change in self._changes():
+            if rng.random() < probability:
+                sample = change(sample, rng)
+        return sample
+
+    def _changes(self) -> tuple[tuple[float, Change], ...]:
+        warp = (self.elastic_sigma, self.elastic_alpha, self.elastic_affine)
+        pieces = (self.superpixel_count, self.superpixel_share)
+        return (
+            (self.turn, geometry.turn),
+            (self.flip_horizontally, geometry.flip_horizontally),
+            (self.flip_vertically, geometry.flip_vertically),
+            (self.stain, _of_image(appearance.random_stain, self.stain_strength)),
+            (self.colour, _of_image(appearance.random_colour, self.colour_strength)),
+            (self.downscale, _of_image(appearance.downscaled, self.downscale_factor)),
+            (self.blur, _of_image(appearance.random_blur, self.blur_size)),
+            (self.soften, _of_image(appearance.random_softness)),
+            (self.noise, _of_image(appearance.random_noise, self.noise_variance)),
+            (self.jitter, _of_image(appearance.random_jitter, self.jitter_amounts)),
+            (self.superpixels, _of_image(appearance.random_superpixels, *pieces)),
+            (self.zoom_blur, _of_image(appearance.random_zoom_blur, self.zoom_blur_factor)),
+            (self.crop, lambda sample, rng: geometry.sized_crop(sample, self.crop_smallest, rng)),
+            (self.elastic, lambda sample, rng: geometry.elastic(sample, *warp, rng)),
+        )
 
 
-def random_blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian blur of up to 1.5 px."""
-    return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 1.5))
-
-
-def random_noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian noise of a variance up to 50."""
-    noise = rng.normal(0, rng.uniform(0, 50) ** 0.5, image.shape).astype(np.float32)
-    return np.clip(image + noise, 0, 255).astype(np.uint8)
+def _of_image(change: Callable[..., np.ndarray], *strength: Any) -> Change:
+    return lambda sample, rng: dataclasses.replace(
+        sample, image=change(sample.image, *strength, rng)
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from cellvit_jax.cells.compiled import compiled
+
 
 def hv_map(instances: np.ndarray) -> np.ndarray:
     """Horizontal and vertical distances of pixels from their nucleus' centre (HoVer-Net).
@@ -12,36 +14,79 @@ def hv_map(instances: np.ndarray) -> np.ndarray:
     nucleus the offset from the rounded centre plus 1 (the published targets have that shift),
     with negative and positive sides each scaled to reach ±1; 0 outside of nuclei.
     """
-    hv = np.zeros((*instances.shape, 2), np.float32)
-    rows, columns = np.nonzero(instances)
-    if rows.size:
-        _, label = np.unique(instances[rows, columns], return_inverse=True)
-        hv[rows, columns, 0] = _normalised_offsets(columns, label)
-        hv[rows, columns, 1] = _normalised_offsets(rows, label)
-    return hv
-
-
-def _normalised_offsets(position: np.ndarray, label: np.ndarray) -> np.ndarray:
-    count = np.bincount(label)
-    centre = np.floor(np.bincount(label, position) / count + 0.5).astype(np.int64)
-    low, high = np.full(len(count), 2**31), np.full(len(count), -1)
-    np.minimum.at(low, label, position)
-    np.maximum.at(high, label, position)
-    offset = (position - centre[label] + 1).astype(np.float32)
-    below = (centre - 1 - low).astype(np.float32)[label]
-    above = (high - centre + 1).astype(np.float32)[label]
-    scale = np.where(offset < 0, below, above)
-    return np.divide(offset, scale, out=offset, where=offset != 0)
+    labels, table = _numbered(instances)
+    sums, low, high = _extents(labels, table)
+    # where the distance is 0: the shift of 1 lies in here
+    middle = np.floor(_means(sums) + 0.5).astype(np.int64) - 1
+    out = np.zeros((*labels.shape, 2), np.float32)
+    _write_normalised(labels, middle, middle - low, high - middle, out)
+    return out
 
 
 def regression_map(instances: np.ndarray) -> np.ndarray:
     """Distance (x, y) in pixels of nucleus pixels to their centre of mass: (H, W, 2) float32."""
-    out = np.zeros((*instances.shape, 2), np.float32)
-    rows, columns = np.nonzero(instances)
-    if rows.size:
-        _, label = np.unique(instances[rows, columns], return_inverse=True)
-        count = np.bincount(label)
-        for channel, position in enumerate((columns, rows)):
-            centre = np.bincount(label, position) / count
-            out[rows, columns, channel] = position - centre[label]
+    labels, table = _numbered(instances)
+    sums, _, _ = _extents(labels, table)
+    out = np.zeros((*labels.shape, 2), np.float32)
+    _write_distances(labels, _means(sums), out)
     return out
+
+
+def _numbered(instances: np.ndarray) -> tuple[np.ndarray, int]:
+    """The map as int32 with ids that may index a table, and that table's length."""
+    highest = int(instances.max(initial=0))
+    if highest > instances.size or instances.min(initial=0) < 0:
+        ids, numbers = np.unique(instances, return_inverse=True)
+        instances = np.where(instances == 0, 0, numbers.reshape(instances.shape) + 1)
+        highest = len(ids)
+    return np.ascontiguousarray(instances, np.int32), highest + 1
+
+
+def _means(sums: np.ndarray) -> np.ndarray:
+    return sums[:, 1:] / np.maximum(sums[:, :1], 1)
+
+
+@compiled
+def _extents(labels, table):
+    """By id: pixels and sums of x and y; smallest x and y; largest x and y."""
+    sums = np.zeros((table, 3), np.int64)
+    low, high = np.full((table, 2), 2**31), np.full((table, 2), -1)
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            label = labels[y, x]
+            if label != 0:
+                sums[label, 0] += 1
+                sums[label, 1] += x
+                sums[label, 2] += y
+                low[label, 0] = min(low[label, 0], x)
+                low[label, 1] = min(low[label, 1], y)
+                high[label, 0] = max(high[label, 0], x)
+                high[label, 1] = max(high[label, 1], y)
+    return sums, low, high
+
+
+@compiled
+def _write_normalised(labels, middle, below, above, out):
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            label = labels[y, x]
+            if label != 0:
+                out[y, x, 0] = _share(x - middle[label, 0], below[label, 0], above[label, 0])
+                out[y, x, 1] = _share(y - middle[label, 1], below[label, 1], above[label, 1])
+
+
+@compiled
+def _share(offset, below, above):
+    if offset == 0:
+        return np.float32(0)
+    return np.float32(offset) / np.float32(below if offset < 0 else above)
+
+
+@compiled
+def _write_distances(labels, centre, out):
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            label = labels[y, x]
+            if label != 0:
+                out[y, x, 0] = x - centre[label, 0]
+                out[y, x, 1] = y - centre[label, 1]

@@ -15,4 +15,10 @@ def field(height: int = 96, width: int = 128, typed: bool = True) -> Sample:
     for number, (row, column) in enumerate(centres, start=1):
         disc = (rows - row) ** 2 + (columns - column) ** 2 <= (4 + number % 5) ** 2
         instances[disc], types[disc] = number, 1 + number % 2
-    return Sample("made", COLORS[types], instances, types if typed else None)
+    return Sample("made", COLORS[types], instances, types if typed else None, tissue=3)
+
+
+def aligned(sample: Sample) -> float:
+    """Share of pixels whose colour, type and instance tell the same."""
+    by_color = np.abs(sample.image[..., None, :].astype(int) - COLORS).sum(-1).argmin(-1)
+    return ((by_color == sample.types) & ((sample.instances > 0) == (sample.types > 0))).mean()

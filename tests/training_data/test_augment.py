@@ -1,71 +1,84 @@
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
-from cellvit_jax.data import augment
-from tests.training_data.fields import COLORS, field
+from cellvit_jax.data.augment import Augmentation
+from cellvit_jax.errors import InputError
+from tests.training_data.fields import aligned, field
+
+PROBABILITIES = [f.name for f in dataclasses.fields(Augmentation) if f.default == 0.0]
+MOVING = {"zoom", "turn", "flip_horizontally", "flip_vertically", "crop", "elastic"}
 
 
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
+def augmented(augmentation: Augmentation, seed: int = 0, tile: int = 64, typed: bool = True):
+    return augmentation(field(typed=typed), tile, np.random.default_rng(seed))
 
 
-def aligned(sample) -> float:
-    """Share of pixels whose colour, type and instance tell the same."""
-    by_color = np.abs(sample.image[..., None, :].astype(int) - COLORS).sum(-1).argmin(-1)
-    return ((by_color == sample.types) & ((sample.instances > 0) == (sample.types > 0))).mean()
+def always(*names: str) -> Augmentation:
+    return Augmentation(**dict.fromkeys(names, 1.0))
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("zoom", [(1.0, 1.0), (0.7, 0.9), (1.2, 2.0)])
-def test_a_crop_moves_image_instances_and_types_together(zoom, seed):
-    sample = augment.random_crop(field(), 64, zoom, rng(seed))
+@pytest.mark.parametrize("name", PROBABILITIES)
+def test_every_change_is_made_with_its_own_probability(name):
+    plain = [augmented(Augmentation.none(), seed).image for seed in range(12)]
+    changed = [augmented(always(name), seed).image for seed in range(12)]
+    # a turn may be by nothing, a crop may take all
+    assert np.mean([(a != b).any() for a, b in zip(plain, changed, strict=True)]) > 0.4
+
+
+@pytest.mark.parametrize("name", sorted(set(PROBABILITIES) - MOVING))
+def test_changes_of_the_image_touch_no_label(name):
+    plain, changed = augmented(Augmentation.none()), augmented(always(name))
+    np.testing.assert_array_equal(changed.instances, plain.instances)
+    np.testing.assert_array_equal(changed.types, plain.types)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_all_moves_at_once_keep_image_and_labels_together(seed):
+    sample = augmented(always(*MOVING), seed)
+    assert aligned(sample) > 0.9
     assert sample.image.shape == (64, 64, 3)
-    assert aligned(sample) > (0.999 if zoom == (1.0, 1.0) else 0.9)
 
 
-def test_a_crop_of_a_field_smaller_than_the_tile_is_enlarged():
-    assert augment.random_crop(field(40, 48), 64, (1.0, 1.0), rng()).instances.shape == (64, 64)
+@pytest.mark.parametrize("preset", ["none", "demo", "published"])
+def test_presets_are_plain_values_and_make_tiles(preset):
+    augmentation = getattr(Augmentation, preset)()
+    text = json.dumps(dataclasses.asdict(augmentation))
+    again = Augmentation(**json.loads(text))
+    assert json.dumps(dataclasses.asdict(again)) == text
+    np.testing.assert_array_equal(augmented(again, 3).image, augmented(augmentation, 3).image)
+    for seed in range(8):
+        sample = augmented(augmentation, seed, typed=seed % 2 == 0)
+        assert (sample.image.shape, sample.tissue) == ((64, 64, 3), 3)
+        assert (sample.types is None) == (seed % 2 == 1)
 
 
-def test_all_eight_symmetries_occur_and_keep_everything_aligned():
-    sample = field(64, 64)
-    seen = {augment.random_symmetry(sample, rng(seed)).image.tobytes() for seed in range(60)}
-    assert len(seen) == 8
-    assert all(aligned(augment.random_symmetry(sample, rng(seed))) == 1 for seed in range(8))
+def test_without_changes_tiles_are_windows_of_the_field():
+    sample = augmented(Augmentation.none())
+    windows = np.lib.stride_tricks.sliding_window_view(field().image, (64, 64, 3))
+    assert (windows == sample.image).all((-3, -2, -1)).any()
 
 
-def test_untyped_fields_stay_untyped():
-    sample = augment.random_symmetry(
-        augment.random_crop(field(typed=False), 64, (0.8, 1.2), rng()), rng()
-    )
-    assert sample.types is None
+def test_the_published_probabilities():
+    published = Augmentation.published()
+    given = {name: getattr(published, name) for name in PROBABILITIES if getattr(published, name)}
+    assert given == {
+        "turn": 0.5,
+        "flip_horizontally": 0.5,
+        "flip_vertically": 0.5,
+        "downscale": 0.15,
+        "blur": 0.2,
+        "noise": 0.25,
+        "jitter": 0.2,
+        "superpixels": 0.1,
+        "zoom_blur": 0.1,
+        "crop": 0.1,
+        "elastic": 0.2,
+    }
 
 
-@pytest.mark.parametrize("change", [augment.random_stain, augment.random_colour])
-def test_no_change_of_stain_or_colour_is_no_change(change):
-    image = field().image
-    difference = change(image, 0.0, rng()).astype(int) - image
-    assert np.abs(difference).max() <= 1
-
-
-def test_colours_of_full_strength_reach_grey():
-    image = field().image
-    spread = [np.ptp(augment.random_colour(image, 1.0, rng(seed)), axis=2) for seed in range(40)]
-    assert min(s.mean() for s in spread) < 0.2 * np.ptp(image, axis=2).mean()
-    assert max(s.mean() for s in spread) > np.ptp(image, axis=2).mean()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda i, r: augment.random_stain(i, 0.3, r),
-        lambda i, r: augment.random_colour(i, 0.6, r),
-        augment.random_blur,
-        augment.random_noise,
-    ],
-)
-def test_colour_changes_keep_the_shape_and_change_pixels(change):
-    image = field().image
-    changed = change(image, rng(1))
-    assert (changed.shape, changed.dtype) == (image.shape, np.uint8)
-    assert (changed != image).any()
+def test_what_is_no_probability_is_refused():
+    with pytest.raises(InputError, match=r"blur of the augmentation is 1\.5"):
+        Augmentation(blur=1.5)
