@@ -1,0 +1,90 @@
+"""The folds of PNG and .npy files that CellViT trains on.
+
+    ROOT/FOLD/{images/NAME.png, labels/NAME.npy, types.csv}    ROOT/dataset_config.yaml
+
+A label is a pickled dictionary of `inst_map` and `type_map`, read without running anything;
+`types.csv` has the tissue of every image (`img,type`), the config the ids of `nuclei_types` and
+`tissue_types`. `cell_count.csv` and `weight_config.yaml` are not needed.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellvit_jax.data import files
+from cellvit_jax.data.dataset import Dataset, Sample
+from cellvit_jax.data.lazy import Lazy
+from cellvit_jax.errors import InputError
+from cellvit_jax.npy_files import read_npy
+
+NEEDS = ("images/*", "labels/*.npy", "types.csv")
+CONFIG, TISSUES = "dataset_config.yaml", "types.csv"
+MAPS = ("inst_map", "type_map")
+
+
+def open(root: Path) -> dict[str, Dataset]:
+    """The folds by name, such as "fold0". Raises InputError."""
+    return {fold: _dataset(root, part) for fold, part in files.parts(root, NEEDS).items()}
+
+
+def _dataset(root: Path, fold: Path) -> Dataset:
+    path = next((p for p in (fold / CONFIG, fold.parent / CONFIG) if p.is_file()), root / CONFIG)
+    config = files.read_yaml(path)
+    classes = files.names_by_id(path, config.get("nuclei_types") and _by_id(config["nuclei_types"]))
+    tissues: tuple[str, ...] = ()
+    if config.get("tissue_types"):
+        tissues = files.names_by_id(path, _by_id(config["tissue_types"]), first=0)
+    return Dataset(root.name, _samples(fold, len(classes), tissues), classes, tissues)
+
+
+def _by_id(names: dict[str, int]) -> dict[int, str]:
+    return {i: name for name, i in names.items()}
+
+
+def _samples(fold: Path, classes: int, tissues: tuple[str, ...]) -> Lazy:
+    named = {Path(row[0]).stem: row[1] for row in files.read_csv(fold / TISSUES)[1:] if row[1:]}
+    items = []
+    for image, label in paired(fold, ".npy"):
+        tissue = named.get(image.stem)
+        if tissues and tissue not in tissues:
+            raise InputError(
+                f"{fold / TISSUES} says {tissue or 'nothing'} of {image.name}; the tissues are "
+                f"{', '.join(tissues)}"
+            )
+        items.append((image, label, tissues.index(tissue) if tissue in tissues else None))
+    return Lazy(partial(read, classes=classes), tuple(items))
+
+
+def paired(folder: Path, ending: str) -> list[tuple[Path, Path]]:
+    """Every image of a folder with the file in labels/ of that ending. Raises InputError."""
+    images = files.images(folder / "images")
+    pairs = [(path, folder / "labels" / f"{name}{ending}") for name, path in images.items()]
+    if missing := [label for _, label in pairs if not label.is_file()]:
+        raise InputError(
+            f"{missing[0]} is missing, as are {len(missing) - 1} more of {len(pairs)}: every image "
+            "needs one"
+        )
+    return pairs
+
+
+def read(item: tuple[Path, Path, int | None], classes: int) -> Sample:
+    """The field of an image, a label and a tissue."""
+    image, label, tissue = item
+    maps = read_maps(label)
+    return files.field(
+        image, files.read_image(image), maps["inst_map"], maps["type_map"], classes, tissue
+    )
+
+
+def read_maps(path: Path) -> dict[str, np.ndarray]:
+    """`inst_map` and `type_map` of a pickled dictionary. Raises InputError, UnsafeFileError."""
+    maps: Any = read_npy(path)
+    for name in MAPS:
+        if not isinstance(maps, dict) or not isinstance(maps.get(name), np.ndarray):
+            held = ", ".join(map(str, maps)) if isinstance(maps, dict) else type(maps).__name__
+            raise InputError(f"{path} has no {name}, it holds {held}; expected {', '.join(MAPS)}")
+    return {name: maps[name] for name in MAPS}

@@ -1,0 +1,62 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from cellvit_jax.data import open_dataset, open_splits
+from cellvit_jax.data.open import disjoint, find_layout
+from cellvit_jax.errors import InputError
+from tests.shared import DATA, shared
+
+OUTLINED, POINTED = DATA / "cellvitpp" / "segmentation", DATA / "cellvitpp" / "detection"
+
+
+def test_outlined_nuclei_are_read_from_the_original_files():
+    dataset = open_dataset(OUTLINED, "train")
+    (sample,) = dataset.samples
+    assert (find_layout(OUTLINED), dataset.classes) == ("cellvit++", ("Non-Tumor", "Tumor"))
+    assert sample.image.shape == (260, 288, 3)
+    assert (sample.instances.max(), np.unique(sample.types).tolist()) == (19, [0, 1, 2])
+
+
+def test_points_are_read_from_the_original_files_with_ids_from_one():
+    dataset = open_dataset(POINTED, "train")
+    (sample,) = dataset.samples
+    rows = np.loadtxt(POINTED / "train" / "labels" / "train_1.csv", delimiter=",")
+    np.testing.assert_array_equal(sample.points - (0, 0, 1), rows)
+    assert (find_layout(POINTED), dataset.outlined) == ("cellvit++-points", False)
+    assert dataset.classes[0] == "tumor_any"
+    assert not sample.instances.any()
+    assert sample.types is None
+
+
+def test_folds_are_splits_that_hold_nothing_new():
+    splits = open_splits(OUTLINED)
+    assert list(splits) == ["train", "fold_0_train", "fold_0_val"]
+    assert list(disjoint(splits)) == ["train"]
+
+
+@pytest.mark.parametrize("kind", ["Segmentation", "Detection"])
+def test_whole_examples_open(kind):
+    splits = open_splits(shared(f"data/cellvitpp-examples/Example-{kind}"))
+    counts = {split: len(part.samples) for split, part in splits.items()}
+    assert counts["train"] == counts["fold_1_train"] + counts["fold_1_val"] == 10
+    assert all(s.image.shape == (256, 256, 3) for s in splits["fold_2_val"].samples)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [("5,6,4", "class"), ("288,6,0", "outside"), ("5;6;0", "x,y,class"), ("-1,6,0", "outside")],
+)
+def test_bad_points_are_named(row, message, tmp_path):
+    shutil.copytree(POINTED, tmp_path / "set")
+    (tmp_path / "set" / "train" / "labels" / "train_1.csv").write_text(row)
+    with pytest.raises(InputError, match=message):
+        open_dataset(tmp_path / "set", "train").samples[0]
+
+
+def test_a_fold_that_names_another_image_is_refused(tmp_path):
+    shutil.copytree(OUTLINED, tmp_path / "set")
+    (tmp_path / "set" / "splits" / "fold_0" / "val.csv").write_text("train_9\n")
+    with pytest.raises(InputError, match="train_9"):
+        open_splits(tmp_path / "set")

@@ -1,0 +1,181 @@
+import gzip
+import json
+
+import numpy as np
+import pytest
+import shapely
+
+from cellvit_jax import exports
+from cellvit_jax.cells import Cells
+from cellvit_jax.cells.measure import measure, numbered
+from cellvit_jax.cells.planes import Planes
+from cellvit_jax.data import open_dataset
+from cellvit_jax.data.geojson import read_cells
+from cellvit_jax.data.layouts import qupath
+from cellvit_jax.errors import InputError
+from tests.training_data.makers import field, outlines, png, type_of
+from tests.training_data.same import assert_same_nuclei
+
+CLASSES = {1: ("tumour", (255, 0, 0)), 2: ("lymphocyte", (0, 255, 0))}
+
+
+def feature(points, name=None, kind="detection", **more):
+    rings = [[*np.asarray(points).tolist(), np.asarray(points)[0].tolist()]]
+    properties = {"objectType": kind} | ({"classification": {"name": name}} if name else {})
+    geometry = {"type": "Polygon", "coordinates": rings}
+    return {"type": "Feature", "geometry": geometry, "properties": properties | more}
+
+
+def rectangle(x0, y0, x1, y1, name=None, kind="annotation"):
+    return feature([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], name, kind)
+
+
+def write(path, features):
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An image beside the GeoJSON that this package exports of its cells."""
+    sample = field()
+    _, first, ids = np.unique(sample.instances, return_index=True, return_inverse=True)
+    in_raster_order = np.argsort(np.argsort(first))[ids].astype(np.int32)
+    instances = in_raster_order.reshape(sample.instances.shape)
+    empty = np.zeros(instances.shape, np.float32)
+    table, _ = measure(instances, Planes(np.uint8(instances > 0), empty, sample.types))
+    exports.write(Cells(numbered(table), CLASSES, 0.25), tmp_path / "made.geojson")
+    png(tmp_path / "made.png", sample.image)
+    return tmp_path
+
+
+def test_what_was_exported_comes_back_pixel_by_pixel(folder):
+    dataset = open_dataset(folder)
+    (read,) = dataset.samples
+    sample = field()
+    assert (read.name, dataset.classes) == ("made", ("lymphocyte", "tumour"))
+    assert_same_nuclei(read.instances, sample.instances)
+    np.testing.assert_array_equal(read.types, np.array([0, 2, 1])[sample.types])
+
+
+def test_classes_have_the_order_that_is_asked_for_and_others_no_type(folder):
+    pair = folder / "made.png", folder / "made.geojson"
+    (read,) = qupath.read(*pair, classes=("tumour",)).samples
+    np.testing.assert_array_equal(read.types, field().types == 1)
+    (read,) = qupath.read(*pair, classes=("tumour", "lymphocyte")).samples
+    np.testing.assert_array_equal(read.types, field().types)
+
+
+def test_a_class_that_no_cell_is_of_is_said(folder):
+    with pytest.warns(UserWarning, match="class Tumor; there are lymphocyte, tumour"):
+        dataset = qupath.read(folder, folder, classes=("tumour", "Tumor"))
+    assert dataset.classes == ("tumour", "Tumor")
+
+
+def test_a_slide_without_regions_is_too_large(folder, monkeypatch):
+    monkeypatch.setattr(qupath, "MAX_PIXELS", 96 * 128 - 1)
+    with pytest.raises(InputError, match=r'rectangles of the class "Region\*"'):
+        open_dataset(folder)
+
+
+def test_a_corrected_cell_has_its_new_shape_and_class(folder):
+    content = json.loads((folder / "made.geojson").read_text())
+    changed = rectangle(40, 40, 50, 44, "mitosis", "detection")
+    content["features"][0] |= {k: changed[k] for k in ("geometry", "properties")}
+    del content["features"][1]
+    write(folder / "made.geojson", content["features"])
+    dataset = open_dataset(folder)
+    (read,) = dataset.samples
+    new = read.types == dataset.classes.index("mitosis") + 1
+    assert np.argwhere(new).min(0).tolist() == [40, 40]
+    assert np.argwhere(new).max(0).tolist() == [43, 49]
+    assert len(np.unique(read.instances)) == field().instances.max()
+
+
+def cellvit_export(sample):
+    """A multipolygon of all cells for each class, in a bare list, as CellViT writes it."""
+    features = []
+    for kind, (name, color) in CLASSES.items():
+        cells = [p for i, p in outlines(sample).items() if type_of(sample, i) == kind]
+        rings = [[[*p.tolist(), p[0].tolist()]] for p in cells]
+        geometry = {"type": "MultiPolygon", "coordinates": rings}
+        label = {"objectType": "annotation", "classification": {"name": name, "color": color}}
+        features.append({"type": "Feature", "geometry": geometry, "properties": label})
+    return features
+
+
+def test_the_export_of_cellvit_is_read_cell_by_cell(tmp_path):
+    sample = field()
+    png(tmp_path / "a.png", sample.image)
+    with gzip.open(tmp_path / "a.geojson.gz", "wt") as file:
+        json.dump(cellvit_export(sample), file)
+    (read,) = open_dataset(tmp_path).samples
+    assert_same_nuclei(read.instances, sample.instances)
+
+
+def test_regions_become_fields_and_other_areas_nothing(tmp_path):
+    sample = field()
+    cells = [feature(p, CLASSES[type_of(sample, i)][0]) for i, p in outlines(sample).items()]
+    areas = [
+        rectangle(30, 20, 90, 70, "Region*"),
+        rectangle(0, 0, 60, 90),  # around many cells, without a class
+        rectangle(10, 5, 70, 80, "Tumor"),  # an area of tissue, not of annotation
+        rectangle(2, 2, 5, 5, "Ignore*"),
+    ]
+    png(tmp_path / "a.png", sample.image)
+    write(tmp_path / "a.geojson", cells + areas)
+    first, second = open_dataset(tmp_path).samples
+    assert {first.name, second.name} == {"a_30_20", "a_0_0"}
+    one = first if first.name == "a_30_20" else second
+    np.testing.assert_array_equal(one.image, sample.image[20:70, 30:90])
+    assert_same_nuclei(one.instances, sample.instances[20:70, 30:90])
+
+
+def test_of_a_cell_the_nucleus_counts(tmp_path):
+    cell = rectangle(10, 10, 40, 40, "tumour", "cell")
+    cell["nucleusGeometry"] = rectangle(20, 20, 25, 25)["geometry"]
+    write(tmp_path / "a.geojson", [cell])
+    assert shapely.bounds(read_cells(tmp_path / "a.geojson").shapes).tolist() == [[20, 20, 25, 25]]
+
+
+def test_a_nucleus_that_a_person_drew_needs_no_class(tmp_path):
+    png(tmp_path / "a.png", field().image)
+    write(tmp_path / "a.geojson", [rectangle(10, 10, 20, 20), rectangle(40, 10, 50, 20)])
+    dataset = open_dataset(tmp_path)
+    assert dataset.classes == ()
+    assert dataset.samples[0].instances.max() == 2
+    assert dataset.samples[0].types is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read as GeoJSON"),
+        ('[{"type": "Feature"}]', "no GeoJSON of outlined cells"),
+        ('{"features": [3]}', "no GeoJSON of outlined cells"),
+        ('[{"geometry": {"type": "Polygon", "coordinates": 7}}]', "no GeoJSON of outlined cells"),
+        ("[]", "no outlined cell"),
+    ],
+)
+def test_what_is_no_geojson_is_refused(text, message, tmp_path):
+    png(tmp_path / "a.png", field().image)
+    (tmp_path / "a.geojson").write_text(text)
+    with pytest.raises(InputError, match=message):
+        open_dataset(tmp_path)
+
+
+def test_a_geojson_without_its_image_is_named(folder):
+    (folder / "made.geojson").rename(folder / "other.geojson")
+    with pytest.raises(InputError, match=r"other\.geojson has no image"):
+        open_dataset(folder)
+
+
+def test_images_of_different_resolution_are_no_set(folder):
+    import tifffile
+
+    for name, per_cm in (("fine", 40_000), ("coarse", 20_000)):
+        tags = {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"}
+        tifffile.imwrite(folder / f"{name}.tif", field().image, photometric="rgb", **tags)
+        (folder / f"{name}.geojson").write_bytes((folder / "made.geojson").read_bytes())
+    with pytest.raises(InputError, match=r"fine\.tif has 0\.25 .*coarse\.tif 0\.5"):
+        open_dataset(folder)
+    assert qupath.read(folder, folder, mpp=0.3).mpp == 0.3
