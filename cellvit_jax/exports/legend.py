@@ -30,7 +30,7 @@ def draw(entries: list[Entry], size: float) -> np.ndarray:
     height = round((2 * _MARGIN + _HEAD + _LINE * len(entries)) * size)
     panel = Image.new("RGB", (width, height), _PAPER)
     pen = ImageDraw.Draw(panel)
-    pen.text((_MARGIN * size, _MARGIN * size), title, _INK, _font(_TITLE * size))
+    pen.text((_MARGIN * size, _MARGIN * size), title, _INK, text_font(_TITLE * size))
     for row, entry in enumerate(entries):
         middle = (_MARGIN + _HEAD + (row + 0.5) * _LINE) * size
         _line(pen, entry, middle, width, size)
@@ -42,20 +42,21 @@ def _line(pen: ImageDraw.ImageDraw, entry: Entry, middle: float, width: int, siz
     box = left, middle - half, left + 2 * half, middle + half
     pen.rounded_rectangle(box, size / 4, entry.colour, outline=_FAINT)
     ink = _INK if entry.count else _FAINT
-    pen.text((left + _INDENT * size, middle), entry.name, ink, _font(size), anchor="lm")
-    pen.text((right, middle), f"{entry.count:,}", ink, _font(size), anchor="rm")
+    pen.text((left + _INDENT * size, middle), entry.name, ink, text_font(size), anchor="lm")
+    pen.text((right, middle), f"{entry.count:,}", ink, text_font(size), anchor="rm")
 
 
 def _width(entries: list[Entry], title: str, size: float) -> int:
-    font = _font(size)
+    font = text_font(size)
     widest = max(
         (font.getlength(e.name) + font.getlength(f"{e.count:,}") for e in entries), default=0
     )
     line = widest + (_INDENT + _GAP) * size
-    return round(max(line, _font(_TITLE * size).getlength(title)) + 2 * _MARGIN * size)
+    return round(max(line, text_font(_TITLE * size).getlength(title)) + 2 * _MARGIN * size)
 
 
-def _font(size: float) -> ImageFont.FreeTypeFont:
+def text_font(size: float) -> ImageFont.FreeTypeFont:
+    """The font of all text in pictures, in pixels."""
     font = ImageFont.load_default(size)
     assert isinstance(font, ImageFont.FreeTypeFont)  # what a given size always yields
     return font

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -16,6 +17,8 @@ from cellvit_jax.exports import legend, outlines
 from cellvit_jax.exports.blocks import Source, opened, regrouped
 from cellvit_jax.exports.classes import completed
 from cellvit_jax.files import atomic_open
+
+Colour = tuple[int, int, int]
 
 _SMALL, _LARGE = 1024, 4096  # pixels of the longer side: enlarged below, reduced above
 _SUBPIXEL_BITS = 4
@@ -66,15 +69,23 @@ def fitted(image: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _outline(batch: pa.RecordBatch, classes: Classes, canvas: np.ndarray, scale: float) -> None:
-    thickness = 2 if scale >= 1 else 1
     types = batch["type"].to_pylist()
     classes = completed(classes, set(types))
     points, starts = outlines.split(batch["contour"])
-    fixed_point = ((points + 0.5) * scale - 0.5) * 2**_SUBPIXEL_BITS
-    contours = np.split(np.rint(fixed_point).astype(np.int32), starts[1:-1])
-    for contour, type_ in zip(contours, types, strict=True):
-        _, colour = classes[type_]
-        cv2.polylines(canvas, [contour], True, colour, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
+    colours = [classes[type_][1] for type_ in types]
+    stroke(canvas, np.split(points, starts[1:-1]), colours, scale)
+
+
+def stroke(
+    canvas: np.ndarray, contours: Sequence[np.ndarray], colours: Sequence[Colour], scale: float
+) -> None:
+    """Draw closed contours, (P, 2) through pixel centres each, on a canvas `scale` times as large
+    as the image that they are of."""
+    thickness = 2 if scale >= 1 else 1
+    for contour, colour in zip(contours, colours, strict=True):
+        fixed_point = np.rint(((contour + 0.5) * scale - 0.5) * 2**_SUBPIXEL_BITS)
+        points = [fixed_point.astype(np.int32)]
+        cv2.polylines(canvas, points, True, colour, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
 
 
 def _legend(counts: Counter[int], classes: Classes, longer_side: int) -> np.ndarray:
