@@ -52,7 +52,7 @@ def _lines(console: Console, clock: Callable[[], float] = time.monotonic) -> Wat
         for count, item in enumerate(items, done + 1):
             if clock() - said >= PAUSE:
                 said = clock()
-                console.print(f"{printable(name)}: {count} of {total} tiles", highlight=False)
+                console.print(f"{printable(name)}: {count} of {total}", highlight=False)
             yield item
 
     return lines
