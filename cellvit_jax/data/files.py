@@ -126,6 +126,22 @@ def read_csv(path: Path) -> list[list[str]]:
         raise InputError(f"{path} cannot be read as CSV ({error})") from error
 
 
+def read_tissues(path: Path, tissues: tuple[str, ...]) -> dict[str, int]:
+    """Which of the tissues an image is of, by its name, from rows image,tissue under a head.
+
+    Images may be named with or without their ending. Raises InputError for other tissues.
+    """
+    found = {}
+    for image, tissue in (row[:2] for row in read_csv(path)[1:] if len(row) > 1):
+        if tissue not in tissues:
+            raise InputError(
+                f"{path} says {tissue} of {image}; the tissues are {', '.join(tissues) or 'none'}"
+            )
+        known = Path(image).suffix.lower() in IMAGES
+        found[Path(image).stem if known else image] = tissues.index(tissue)
+    return found
+
+
 def has(folder: Path, patterns: Iterable[str]) -> bool:
     """Whether every pattern has a file in the folder."""
     return all(any(folder.glob(pattern)) for pattern in patterns)

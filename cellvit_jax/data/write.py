@@ -13,8 +13,8 @@ import yaml
 
 from cellvit_jax.data.census import nuclei
 from cellvit_jax.data.dataset import Dataset, Sample
+from cellvit_jax.data.layouts import plain
 from cellvit_jax.data.layouts.cellvit import CONFIG, TISSUES
-from cellvit_jax.data.layouts.plain import ABOUT
 from cellvit_jax.data.lazy import Watch, unwatched, watched
 from cellvit_jax.errors import InputError
 from cellvit_jax.files import replacing_directory
@@ -24,7 +24,7 @@ MAX_ID = 65_535
 
 
 def write_plain(splits: Mapping[str, Dataset], path: Path, watch: Watch = unwatched) -> None:
-    """Write images/, masks/ and, where there are classes, types/ as PNG, and `classes.yaml`.
+    """Write images/, masks/ and, where there are, types/ and tissues, and `classes.yaml`.
 
     Nuclei are numbered anew, 1..N in each field. A set without splits lies in `path` itself. The
     folder appears when it is complete. Raises InputError for what is not outlined, OutputError.
@@ -33,12 +33,14 @@ def write_plain(splits: Mapping[str, Dataset], path: Path, watch: Watch = unwatc
     with replacing_directory(path) as root:
         for split, part in splits.items():
             folder = root if split == "all" else root / split
-            for sample in watched(part, split, watch):
-                _write_field(sample, folder)
-        (root / ABOUT).write_text(_about(first), "utf-8")
+            rows = [_write_field(one, folder, part) for one in watched(part, split, watch)]
+            if part.tissues:
+                _write_csv(folder / plain.TISSUES, ["image", "tissue"], [r for r in rows if r[1]])
+        (root / plain.ABOUT).write_text(_about(first), "utf-8")
 
 
-def _write_field(sample: Sample, folder: Path) -> None:
+def _write_field(sample: Sample, folder: Path, dataset: Dataset) -> list[str]:
+    """The name and the tissue of the field that was written."""
     ids, labels = np.unique(sample.instances, return_inverse=True)
     labels = labels.reshape(sample.instances.shape) + (ids[0] != 0)
     if labels.max() > MAX_ID:
@@ -50,6 +52,7 @@ def _write_field(sample: Sample, folder: Path) -> None:
         maps["types"] = sample.types
     for kind, array in maps.items():
         _write_png(folder / kind / f"{sample.name}.png", array)
+    return [sample.name, "" if sample.tissue is None else dataset.tissues[sample.tissue]]
 
 
 def _write_png(path: Path, array: np.ndarray) -> None:
@@ -63,6 +66,8 @@ def _write_png(path: Path, array: np.ndarray) -> None:
 def _about(dataset: Dataset) -> str:
     facts = {name: getattr(dataset, name) for name in ("name", "mpp", "license", "citation")}
     about = {name: value for name, value in facts.items() if value}
+    if dataset.tissues:
+        about["tissues"] = list(dataset.tissues)
     if dataset.classes:
         about["classes"] = dict(enumerate(dataset.classes, 1))
     return yaml.safe_dump(about, allow_unicode=True, sort_keys=False)

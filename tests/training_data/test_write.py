@@ -24,6 +24,17 @@ def test_a_plain_folder_is_the_same_data(tmp_path):
     assert dataclasses.replace(before, samples=()) == dataclasses.replace(after, samples=())
 
 
+def test_a_plain_folder_keeps_tissues(tmp_path):
+    made("pannuke", tmp_path / "raw")
+    before = open_splits(tmp_path / "raw")
+    write.write_plain(before, tmp_path / "plain")
+    after = open_splits(tmp_path / "plain")
+    for old, new in zip(before.values(), after.values(), strict=True):
+        assert (old.classes, old.tissues) == (new.classes, new.tissues)
+        for a, b in zip(old.samples, new.samples, strict=True):
+            assert_same(a, b)
+
+
 def test_splits_are_folders_and_ids_have_no_gaps(tmp_path):
     sample = field()
     gaps = dataclasses.replace(sample, instances=sample.instances * 1000)

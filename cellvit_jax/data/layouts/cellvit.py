@@ -46,17 +46,12 @@ def _by_id(names: dict[str, int]) -> dict[int, str]:
 
 
 def _samples(fold: Path, classes: int, tissues: tuple[str, ...]) -> Lazy:
-    named = {Path(row[0]).stem: row[1] for row in files.read_csv(fold / TISSUES)[1:] if row[1:]}
-    items = []
-    for image, label in paired(fold, ".npy"):
-        tissue = named.get(image.stem)
-        if tissues and tissue not in tissues:
-            raise InputError(
-                f"{fold / TISSUES} says {tissue or 'nothing'} of {image.name}; the tissues are "
-                f"{', '.join(tissues)}"
-            )
-        items.append((image, label, tissues.index(tissue) if tissue in tissues else None))
-    return Lazy(partial(read, classes=classes), tuple(items))
+    known = files.read_tissues(fold / TISSUES, tissues) if tissues else {}
+    pairs = paired(fold, ".npy")
+    if missing := [image for image, _ in pairs if tissues and image.stem not in known]:
+        raise InputError(f"{fold / TISSUES} has no tissue of {missing[0].name}")
+    items = tuple((image, label, known.get(image.stem)) for image, label in pairs)
+    return Lazy(partial(read, classes=classes), items)
 
 
 def paired(folder: Path, ending: str) -> list[tuple[Path, Path]]:

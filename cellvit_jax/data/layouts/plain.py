@@ -3,8 +3,8 @@
     ROOT[/SPLIT]/{images,masks[,types]}/NAME.png    ROOT/classes.yaml
 
 `masks` are integer label images (0 = background), PNG or TIFF; `types` one class id per pixel.
-`classes.yaml` names the ids, `classes: {1: tumour, 2: lymphocyte}`, and may say `mpp`, `license`
-and `citation`.
+`classes.yaml` names the ids, `classes: {1: tumour, 2: lymphocyte}`, and may say `mpp`, `license`,
+`citation` and `tissues`, a list of names; then `tissues.csv` beside `images` has rows image,tissue.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cellvit_jax.data.lazy import Lazy
 from cellvit_jax.errors import InputError
 
 NEEDS = ("images/*.*", "masks/*.*")  # files: PanNuke has folders in folders of these names
-ABOUT = "classes.yaml"
+ABOUT, TISSUES = "classes.yaml", "tissues.csv"
 NO_NAMES = (
     "{root} has types/ but no classes.yaml that names them: write one with a line such as\n"
     "classes: {{1: tumour, 2: lymphocyte}}"
@@ -40,7 +40,10 @@ def _dataset(root: Path, part: Path) -> Dataset:
         raise InputError(NO_NAMES.format(root=part))
     names = files.names_by_id(part / ABOUT, about["classes"]) if "classes" in about else ()
     facts = {k: about[k] for k in ("mpp", "license", "citation") if k in about}
-    return Dataset(str(about.get("name", root.name)), fields(part, len(names)), names, **facts)
+    tissues = tuple(map(str, about.get("tissues", ())))
+    known = files.read_tissues(part / TISSUES, tissues) if tissues else {}
+    samples = fields(part, len(names), tissues=known)
+    return Dataset(str(about.get("name", root.name)), samples, names, tissues, **facts)
 
 
 def find_about(part: Path) -> dict[Any, Any]:
@@ -49,10 +52,16 @@ def find_about(part: Path) -> dict[Any, Any]:
     return files.read_yaml(found[0]) if found else {}
 
 
-def fields(part: Path, classes: int, merge: Mapping[int, int] | None = None) -> Lazy:
+def fields(
+    part: Path,
+    classes: int,
+    merge: Mapping[int, int] | None = None,
+    tissues: Mapping[str, int] | None = None,
+) -> Lazy:
     """All fields of a folder in order of names; `merge` maps type ids on disk to class ids.
 
-    Raises InputError where an image has no mask or no types.
+    `tissues` are those of the images, by name. Raises InputError where an image has no mask or no
+    types.
     """
     images = files.images(part / "images") if (part / "images").is_dir() else {}
     if not images:
@@ -61,7 +70,10 @@ def fields(part: Path, classes: int, merge: Mapping[int, int] | None = None) -> 
         )
     masks = _beside(part / "masks", images)
     types = _beside(part / "types", images) if (part / "types").is_dir() else dict.fromkeys(images)
-    items = tuple((images[name], masks[name], types[name]) for name in images)
+    known = tissues or {}
+    items = tuple(
+        (path, masks[name], types[name], known.get(name)) for name, path in images.items()
+    )
     return Lazy(partial(read, classes=classes, merge=merge), items)
 
 
@@ -76,15 +88,15 @@ def _beside(folder: Path, images: dict[str, Path]) -> dict[str, Path]:
 
 
 def read(
-    item: tuple[Path, Path, Path | None],
+    item: tuple[Path, Path, Path | None, int | None],
     classes: int,
     merge: Mapping[int, int] | None = None,
 ) -> Sample:
-    """The field of an image, its mask and its types, where it has any."""
-    image, mask, type_map = item
+    """The field of an image, its mask, and where there are any, its types and its tissue."""
+    image, mask, type_map, tissue = item
     types = None if type_map is None else merged(files.read_labels(type_map), merge)
     instances = files.read_labels(mask)
-    return files.field(image, files.read_image(image), instances, types, classes)
+    return files.field(image, files.read_image(image), instances, types, classes, tissue)
 
 
 def merged(types: np.ndarray, merge: Mapping[int, int] | None) -> np.ndarray:
