@@ -192,6 +192,21 @@ def unknown_type(root):
     (root / "classes.yaml").write_text("classes: {1: tumour}")
 
 
+def wrong_facts(root):
+    plain(root, field())
+    (root / "classes.yaml").write_text("{classes: {1: a, 2: b}, mpp: fine}")
+
+
+def no_yaml(root):
+    plain(root, field())
+    (root / "classes.yaml").write_text("classes: {1: a")
+
+
+def gaps(root):
+    plain(root, field())
+    (root / "classes.yaml").write_text("classes: {1: a, 3: b}")
+
+
 def colour_mask(root):
     plain(root, field())
     png(root / "masks" / "made.png", field().image)
@@ -209,6 +224,9 @@ def colour_mask(root):
         (unnamed_types, r"classes: \{1: tumour, 2: lymphocyte\}"),
         (unknown_type, "has the type 2"),
         (colour_mask, "no label image"),
+        (wrong_facts, "mpp 'fine'"),
+        (no_yaml, "cannot be read as YAML"),
+        (gaps, r"ids \[1, 3\], expected 1, 2"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(make, message, tmp_path):

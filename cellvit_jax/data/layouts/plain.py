@@ -39,11 +39,22 @@ def _dataset(root: Path, part: Path) -> Dataset:
     if not about and (part / "types").is_dir():
         raise InputError(NO_NAMES.format(root=part))
     names = files.names_by_id(part / ABOUT, about["classes"]) if "classes" in about else ()
-    facts = {k: about[k] for k in ("mpp", "license", "citation") if k in about}
-    tissues = tuple(map(str, about.get("tissues", ())))
+    facts = _facts(part, about)
+    tissues = facts["tissues"]
     known = files.read_tissues(part / TISSUES, tissues) if tissues else {}
     samples = fields(part, len(names), tissues=known)
-    return Dataset(str(about.get("name", root.name)), samples, names, tissues, **facts)
+    return Dataset(str(about.get("name", root.name)), samples, names, **facts)
+
+
+def _facts(part: Path, about: dict[Any, Any]) -> dict[str, Any]:
+    mpp, tissues = about.get("mpp", Dataset.mpp), about.get("tissues", [])
+    if not isinstance(mpp, int | float) or mpp <= 0 or not isinstance(tissues, list):
+        raise InputError(
+            f"{ABOUT} of {part} has mpp {mpp!r} and tissues {tissues!r}; expected a number of µm "
+            "per pixel and a list of names"
+        )
+    texts = {name: str(about.get(name, "")) for name in ("license", "citation")}
+    return {"mpp": float(mpp), "tissues": tuple(map(str, tissues)), **texts}
 
 
 def find_about(part: Path) -> dict[Any, Any]:
