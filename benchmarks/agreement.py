@@ -30,7 +30,7 @@ from cellvit_jax.slides.slide import Box
 WSI = Path(__file__).resolve().parents[2] / "shared" / "data" / "wsi"
 PLACES: dict[str, Box | None] = {
     "CMU-1-Small-Region.svs": None,
-    "TCGA-V5-A7RE-part1.tiff": (1000, 3000, 3500, 5500),
+    "TCGA-V5-A7RE-part1.tiff": (1000, 6000, 3000, 8000),
 }
 TILES = (256, 512, 1024)
 NEAR, PAIRED = 1.0, 3.0  # µm
