@@ -35,7 +35,9 @@ app.command(cli_data.app, name="data", help="Inspect, prepare and make training 
 
 @app.command
 def segment(
-    slides: Annotated[Positional[list[Path]], arg(metavar="SLIDE [SLIDE ...]")],
+    slides: Annotated[
+        Positional[list[Path]], arg(metavar="SLIDE [SLIDE ...]", help_behavior_hint="(required)")
+    ],
     /,
     out: Path,
     model: str = zoo.DEFAULT,
@@ -47,7 +49,7 @@ def segment(
     export: tuple[Export, ...] = EXPORTS,
     tokens: bool = False,
     batch_size: int | None = None,
-    extension: tuple[str, ...] = (),
+    extension: Annotated[tuple[str, ...], arg(help_behavior_hint="(default: all)")] = (),
     shard: str | None = None,
     scheduler: str | None = None,
     overwrite: bool = False,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +19,8 @@ ROWS = 1024  # cells per call of a head: one compiled shape for any number of th
 def check_head(head: CellClassifier, model: CellViT) -> None:
     """Raises `InputError` for a head that does not fit the tokens of `model`, or has no card."""
     if not isinstance(head, CellClassifier):
-        raise InputError("this is no cell classifier head: it is a network for images")
+        what = architecture_of(head)
+        raise InputError(f"the {what} that was given as a head is no cell classifier head")
     if head.card is None:
         raise InputError("this head has no card; use one that cellvit_jax.load returned")
     wanted, given = head.config.token_dim, model.config.embed_dim
@@ -26,6 +29,11 @@ def check_head(head: CellClassifier, model: CellViT) -> None:
             f"this head was trained on tokens of {wanted} numbers, those of "
             f"{model.config.architecture} have {given}: it belongs to another encoder"
         )
+
+
+def architecture_of(network: Any) -> str:
+    """What a network is, in a word; of something else, its class."""
+    return getattr(getattr(network, "config", network), "architecture", type(network).__name__)
 
 
 def classify(table: pa.Table, head: CellClassifier, *, keep_tokens: bool = False) -> pa.Table:

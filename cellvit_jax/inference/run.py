@@ -59,9 +59,9 @@ class Task:
         head = None if predictor.head is None else checksum(nnx.state(predictor.head))
         return {
             "model": checksum(predictor.weights),
-            "card": f"{zlib.crc32(repr(predictor.card).encode()):08x}",  # classes, mpp, ...
             "head": head,
             "batch_size": predictor.batch_size,
+            "card": f"{zlib.crc32(repr(predictor.card).encode()):08x}",  # classes, mpp, ...
         }
 
     def portable(self) -> Task:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from cellvit_jax.card import ModelCard
 from cellvit_jax.cells import Cells, joined, painted
 from cellvit_jax.errors import InputError
-from cellvit_jax.inference.classify import check_head
+from cellvit_jax.inference.classify import architecture_of, check_head
 from cellvit_jax.inference.pipeline import rows
 from cellvit_jax.inference.plan import Plan, planned
 from cellvit_jax.inference.predictor import Predictor
@@ -91,8 +91,7 @@ def predictor_of(
     Raises `InputError` for another network, or without a card, and for a head that does not fit.
     """
     if not isinstance(model, CellViT):
-        what = getattr(getattr(model, "config", model), "architecture", type(model).__name__)
-        raise InputError(f"this is a {what}: segmentation needs a CellViT")
+        raise InputError(f"this is a {architecture_of(model)}: segmentation needs a CellViT")
     if model.card is None:
         raise InputError("this model has no card; use one that cellvit_jax.load returned")
     if head is not None:
