@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from cellvit_jax.errors import InputError
 
+Number = float | np.ndarray
 _EPS = 1e-6  # as in the published PQ, so that equal inputs give equal digits
 
 
@@ -45,9 +46,10 @@ class _Pairs(NamedTuple):
 
 
 def panoptic_quality(true: np.ndarray, pred: np.ndarray) -> dict[str, float]:
-    """Panoptic quality of one pair of instance maps: `dq`, `sq`, `pq` and the counts behind them.
+    """Panoptic quality of one pair of instance maps: `dq`, `sq`, `pq` and what is behind them.
 
-    Instances match where IoU > 0.5. Of two empty maps every score is nan.
+    That is the counts `tp`, `fp`, `fn`, and `iou`, the sum over the matches; instances match where
+    IoU > 0.5. Of two empty maps every score is nan.
     """
     true_labels, pred_labels = _label_pair(true, pred)
     iou = _pairs(true_labels, pred_labels).iou
@@ -80,6 +82,16 @@ def panoptic_quality_per_class(
     }
 
 
+def pooled_quality(tp: Number, fp: Number, fn: Number, iou: Number) -> dict[str, Any]:
+    """`dq`, `sq` and `pq` of counts and summed IoU, which may be those of many images together.
+
+    They may be arrays of one shape as well. Where nothing was counted the scores are nan.
+    """
+    dq = np.where(tp + fp + fn > 0, tp / (tp + 0.5 * fp + 0.5 * fn + _EPS), np.nan)
+    sq = np.where(tp + fp + fn > 0, iou / (tp + _EPS), np.nan)
+    return {"dq": dq, "sq": sq, "pq": dq * sq}
+
+
 def aggregated_jaccard(true: np.ndarray, pred: np.ndarray) -> float:
     """Aggregated Jaccard index (AJI): each true instance takes its prediction of highest IoU.
 
@@ -109,7 +121,20 @@ def aggregated_jaccard_plus(true: np.ndarray, pred: np.ndarray) -> float:
 def dice(true: np.ndarray, pred: np.ndarray) -> float:
     """Dice coefficient of the two foregrounds."""
     a, b = (labels.map > 0 for labels in _label_pair(true, pred))
-    return _ratio(2 * int(np.sum(a & b)), int(np.sum(a)) + int(np.sum(b)))
+    return ratio(2 * int(np.sum(a & b)), int(np.sum(a)) + int(np.sum(b)))
+
+
+def jaccard(true: np.ndarray, pred: np.ndarray) -> float:
+    """Jaccard index, intersection over union, of the two foregrounds."""
+    a, b = (labels.map > 0 for labels in _label_pair(true, pred))
+    return ratio(int(np.sum(a & b)), int(np.sum(a | b)))
+
+
+def ratio(numerator: Number, denominator: Number) -> Any:
+    """Their quotient, nan where the denominator is zero; of arrays an array, else a float."""
+    undefined = np.full(np.broadcast_shapes(np.shape(numerator), np.shape(denominator)), np.nan)
+    quotient = np.divide(numerator, denominator, out=undefined, where=np.asarray(denominator) != 0)
+    return quotient if quotient.ndim else float(quotient)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,18 +158,18 @@ class Detection:
     @property
     def precision(self) -> float:
         """Share of the predictions that are right; nan without any."""
-        return _ratio(self.tp, self.tp + 2 * self.fp_type + self.fp)
+        return ratio(self.tp, self.tp + 2 * self.fp_type + self.fp)
 
     @property
     def recall(self) -> float:
         """Share of the true nuclei that are found; nan without any."""
-        return _ratio(self.tp, self.tp + 2 * self.fn_type + self.fn)
+        return ratio(self.tp, self.tp + 2 * self.fn_type + self.fn)
 
     @property
     def f1(self) -> float:
         """Harmonic mean of precision and recall; nan where there is nothing at all."""
         errors = 2 * (self.fp_type + self.fn_type) + self.fp + self.fn
-        return _ratio(2 * self.tp, 2 * self.tp + errors)
+        return ratio(2 * self.tp, 2 * self.tp + errors)
 
 
 def detection(true: np.ndarray, pred: np.ndarray, radius: float = 12.0) -> Detection:
@@ -265,20 +290,16 @@ def _tally(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _quality(matched_iou: np.ndarray, true_count: int, pred_count: int) -> dict[str, float]:
-    tp = len(matched_iou)
+    tp, iou = len(matched_iou), float(matched_iou.sum())
     fp, fn = int(pred_count) - tp, int(true_count) - tp
-    counts = {"tp": tp, "fp": fp, "fn": fn}
-    if not tp + fp + fn:
-        return {"dq": np.nan, "sq": np.nan, "pq": np.nan, **counts}
-    dq = tp / (tp + 0.5 * fp + 0.5 * fn + _EPS)
-    sq = float(matched_iou.sum()) / (tp + _EPS)
-    return {"dq": dq, "sq": sq, "pq": dq * sq, **counts}
+    scores = {name: float(score) for name, score in pooled_quality(tp, fp, fn, iou).items()}
+    return {**scores, "tp": tp, "fp": fp, "fn": fn, "iou": iou}
 
 
 def _aggregate(true: _Labels, pred: _Labels, pairs: _Pairs, chosen: np.ndarray) -> float:
     missed = np.delete(true.areas, np.append(0, pairs.true[chosen])).sum()
     unused = np.delete(pred.areas, np.append(0, pairs.pred[chosen])).sum()
-    return _ratio(pairs.intersection[chosen].sum(), pairs.union[chosen].sum() + missed + unused)
+    return ratio(pairs.intersection[chosen].sum(), pairs.union[chosen].sum() + missed + unused)
 
 
 def _count_type(true: np.ndarray, pred: np.ndarray, t: np.ndarray, p: np.ndarray) -> Detection:
@@ -311,7 +332,3 @@ def _points(points: np.ndarray) -> np.ndarray:
     if points.size and (points.ndim != 2 or points.shape[1] != 2):
         raise InputError(f"points are an array of shape (N, 2), not {points.shape}")
     return points.reshape(-1, 2)
-
-
-def _ratio(numerator: float, denominator: float) -> float:
-    return float(numerator / denominator) if denominator else float("nan")

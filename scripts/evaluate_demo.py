@@ -13,6 +13,7 @@ from cellvit_jax import caches, checkpoint
 from cellvit_jax.data.consep import MERGED
 from cellvit_jax.data.folder import read_folder
 from cellvit_jax.evaluation.annotated import evaluate_model
+from cellvit_jax.evaluation.report import to_markdown
 from cellvit_jax.inference.segment import predictor_of
 
 
@@ -22,7 +23,8 @@ def main(data: Path, model: str = "cellvit-tiny-consep") -> None:
     predictor = predictor_of(checkpoint.load(model))
     for collection in ("consep", "monuseg"):
         samples = read_folder(data / collection / "val", MERGED)
-        print(f"## {collection}/val\n\n{evaluate_model(samples, predictor).to_markdown()}\n")
+        evaluation = evaluate_model(samples, predictor)
+        print(f"## {collection}/val\n\n{to_markdown(evaluation)}\n")
 
 
 if __name__ == "__main__":

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cellvit_jax.data.dataset import Sample
-from cellvit_jax.evaluation.protocol import Case, Evaluation, evaluate
+from cellvit_jax.evaluation.scores import Case
+from cellvit_jax.evaluation.summary import Evaluation, evaluate
 from cellvit_jax.inference.predictor import Predictor
 from cellvit_jax.inference.segment import Segmentation, segment_image
 from cellvit_jax.slides import ImageSlide
 
 
 def evaluate_model(samples: Iterable[Sample], predictor: Predictor) -> Evaluation:
-    """Scores of a model on fields at its own resolution; see `evaluation.protocol`."""
+    """Scores of a model on fields at its own resolution; see `evaluation.summary`."""
     names = {i: name for i, (name, _) in predictor.card.cell_classes.items()}
     return evaluate(
         [compare(sample, segment_sample(sample, predictor)) for sample in samples], names
