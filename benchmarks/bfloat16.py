@@ -21,7 +21,7 @@ from cellvit_convert.content import Content
 from cellvit_convert.pytorch_to_orbax import translate
 from cellvit_jax import caches, checkpoint, metrics, zoo
 from cellvit_jax.data import Sample, read_folder
-from cellvit_jax.evaluation.annotated import segment_sample
+from cellvit_jax.evaluation.network import segment_sample
 from cellvit_jax.inference.predictor import Predictor
 from cellvit_jax.inference.segment import predictor_of
 from tests.parity.synthetic import DATA, state_dict

@@ -187,6 +187,54 @@ def init(
 
 
 @app.command
+def evaluate(
+    data: Path,
+    model: tuple[str, ...] = (),
+    split: tuple[str, ...] = (),
+    out: Path | None = None,
+    tta: bool = False,
+    predictions: Path | None = None,
+    protocol: Literal["pannuke", "monusac", "consep"] | None = None,
+    layout: str | None = None,
+    batch_size: int | None = None,
+    workers: int = 1,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Measure models, or predictions that are there, on annotated data: see docs/evaluation.md.
+
+    Args:
+        data: a folder of annotated images, in any layout of docs/data.md.
+        model: a model folder or the name of a bundled model; for a protocol of folds one of each.
+        split: the part of the data, such as val or fold3; for folds one for every model.
+        out: folder for a report in Markdown and JSON, with figures; else tables are printed only.
+        tta: average the network over the eight flips and turns of each tile.
+        predictions: a folder of label images, or of results of `segment`, instead of a model.
+        protocol: measure as papers do: pannuke (three models), monusac or consep.
+        layout: which layout the data is in, where the content leaves that open.
+        batch_size: tiles per call of the network; by default 1 on CPU, 8 a device elsewhere.
+        workers: processes that score while the network goes on.
+        overwrite: replace a report that is there already.
+        quiet: show no progress.
+    """
+    from cellvit_jax.evaluation.run import Options, run
+
+    options = Options(layout, tta, batch_size, workers, quiet)
+    given = model or (() if predictions else (zoo.DEFAULT,))
+    text = run(
+        given,
+        data,
+        split,
+        out,
+        predictions=predictions,
+        protocol=protocol,
+        options=options,
+        overwrite=overwrite,
+    )
+    print(text)
+
+
+@app.command
 def inspect(source: Annotated[Positional[str], arg(metavar="SRC")], /) -> None:
     """Print what a checkpoint is: architecture, classes, size, and what a conversion ignores.
 

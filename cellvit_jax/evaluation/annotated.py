@@ -1,37 +1,98 @@
-"""A model measured on annotated fields."""
+"""Predictions measured on annotated fields: of a network, or of files that are there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from functools import partial
 
-from cellvit_jax.data.dataset import Sample
-from cellvit_jax.evaluation.scores import Case
-from cellvit_jax.evaluation.summary import Evaluation, evaluate
-from cellvit_jax.inference.predictor import Predictor
-from cellvit_jax.inference.segment import Segmentation, segment_image
-from cellvit_jax.slides import ImageSlide
+import numpy as np
+
+from cellvit_jax.data.dataset import Dataset, Sample
+from cellvit_jax.data.lazy import Watch, unwatched
+from cellvit_jax.errors import CellViTError, InputError
+from cellvit_jax.evaluation.jobs import Maps, Prediction, Scoring, score
+from cellvit_jax.evaluation.network import Network
+from cellvit_jax.evaluation.scores import ImageScores
+from cellvit_jax.evaluation.summary import Evaluation, gathered
+from cellvit_jax.inference.cores import usable_cores
+from cellvit_jax.inference.queues import parallel
+from cellvit_jax.models import CellViT
+
+Finder = Callable[[Iterable[Sample], float], Iterator[tuple[Sample, Prediction | Maps]]]
+COARSE = 0.375  # µm per pixel from which on fields count as 20x
+AHEAD = 4  # fields in flight for every worker
+NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
 
-def evaluate_model(samples: Iterable[Sample], predictor: Predictor) -> Evaluation:
-    """Scores of a model on fields at its own resolution; see `evaluation.summary`."""
-    names = {i: name for i, (name, _) in predictor.card.cell_classes.items()}
-    return evaluate(
-        [compare(sample, segment_sample(sample, predictor)) for sample in samples], names
-    )
+def validate(network: Network | CellViT, dataset: Dataset, *, workers: int = 0) -> Evaluation:
+    """The scores of a network on annotated fields, for a training loop: `.image_mean["bpq"]`.
+
+    The network is compiled once for all calls with networks of one structure. Raises InputError.
+    """
+    shown = network if isinstance(network, Network) else Network(network)
+    return measure(shown, dataset, scoring_of(dataset, shown.class_names), workers=workers)
 
 
-def segment_sample(sample: Sample, predictor: Predictor) -> Segmentation:
-    """What the model finds in an annotated field, taken to be at the model's resolution."""
-    return segment_image(ImageSlide(sample.name, sample.image, predictor.card.mpp), predictor)
+def measure(
+    find: Finder,
+    dataset: Dataset,
+    scoring: Scoring,
+    *,
+    workers: int = 0,
+    watch: Watch = unwatched,
+    name: str = "fields",
+) -> Evaluation:
+    """The scores of what `find` finds in the fields of a data set.
+
+    Nuclei are looked for and scored by so many processes, which a program's main module must
+    allow for (`if __name__ == "__main__"`), or where there are none by threads, while the network
+    goes on with the next fields. Raises InputError where nuclei are not outlined.
+    """
+    if not dataset.outlined:
+        raise InputError(f"the nuclei of {dataset.name} are points: segmentation needs outlines")
+    jobs = (_job(dataset, *one) for one in find(dataset.samples, dataset.mpp))
+    with _executor(workers) as pool:
+        scored = parallel(partial(score, scoring=scoring), jobs, pool, AHEAD * (workers or 1))
+        with closing(scored):  # type: ignore[type-var]
+            shown = watch(scored, name, 0, len(dataset.samples))
+            return gathered(_unbroken(shown), scoring.class_names, scoring.radius)
 
 
-def compare(sample: Sample, found: Segmentation) -> Case:
-    """Annotation beside prediction."""
-    ids, types = (found.cells.column(name).tolist() for name in ("id", "type"))
-    return Case(
-        sample.name,
-        sample.instances,
-        found.instances,
-        true_types=sample.types,
-        pred_types=dict(zip(ids, types, strict=True)),
-    )
+def scoring_of(dataset: Dataset, predicted: Mapping[int, str]) -> Scoring:
+    """Classes of one name are one; where one has no namesake, types are not compared."""
+    ids = {_plain(name): i for i, name in enumerate(dataset.classes, 1)}
+    same = {i: ids[_plain(name)] for i, name in predicted.items() if _plain(name) in ids}
+    complete = len(set(same.values())) == len(ids)
+    names = dict(enumerate(dataset.classes, 1)) if complete else {}
+    return Scoring(names, same, 12.0 if dataset.mpp < COARSE else 6.0)
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.casefold() if c.isalnum())
+
+
+def _job(
+    dataset: Dataset, sample: Sample, found: Prediction | Maps
+) -> tuple[Sample, Prediction | Maps, str | None]:
+    known = dict(enumerate(dataset.tissues))
+    tissue = None if sample.tissue is None else known.get(sample.tissue)
+    return dataclasses.replace(sample, image=NO_PIXELS), found, tissue
+
+
+def _executor(workers: int) -> Executor:
+    if not workers:
+        return ThreadPoolExecutor(usable_cores())
+    # a fork of a process in which JAX runs may hang
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+
+
+def _unbroken(scored: Iterator[ImageScores]) -> Iterator[ImageScores]:
+    try:
+        yield from scored
+    except BrokenProcessPool as error:
+        raise CellViTError("a scoring process died, maybe for lack of memory: try fewer") from error

@@ -1,0 +1,125 @@
+"""A network that annotated fields are shown to."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from cellvit_jax.card import ModelCard
+from cellvit_jax.data.dataset import Sample
+from cellvit_jax.evaluation.jobs import Maps, Prediction
+from cellvit_jax.evaluation.tta import EightViews
+from cellvit_jax.inference.predictor import Predictor
+from cellvit_jax.inference.segment import Segmentation, predictor_of, segment_image
+from cellvit_jax.models import CellViT
+from cellvit_jax.sharding import over_batch
+from cellvit_jax.slides import ImageSlide
+
+MIN_SIDE = 16  # of maps that nuclei are looked for in
+SAME_MPP = 0.02  # relative difference of resolutions that are one
+Found = Prediction | Maps
+
+
+class Network:
+    """Finds the nuclei of fields: `model` as it is, or with `tta` the mean of its eight views.
+
+    Fields that are one tile, squares of whole patches up to the side of the card's tiles, go
+    through the network as they are, in batches; all others as images do in `segment`. Raises
+    InputError for other networks, and without a card.
+    """
+
+    def __init__(self, model: CellViT, *, batch_size: int | None = None, tta: bool = False):
+        plain = predictor_of(model, batch_size)
+        model = nnx.view(
+            model, deterministic=True, use_running_average=True, raise_if_not_found=False
+        )
+        self.patch = model.config.patch_size
+        whole: Any = EightViews(model) if tta else model
+        self._graphdef = nnx.split(whole)[0]
+        size = plain.batch_size
+        self.predictor = Predictor(whole, plain.card, batch_size=size) if tta else plain
+        self._divided, _ = over_batch(math.gcd(size, jax.local_device_count()))
+
+    @property
+    def card(self) -> ModelCard:
+        """What is known of the network."""
+        return self.predictor.card
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        """Names of the cell types by id, without the background."""
+        return {i: name for i, (name, _) in self.card.cell_classes.items()}
+
+    def __call__(self, samples: Iterable[Sample], mpp: float) -> Iterator[tuple[Sample, Found]]:
+        """Every sample, in order, with what is found in it; `mpp` is their µm per pixel."""
+        for side, group in itertools.groupby(samples, lambda sample: self.side(sample, mpp)):
+            if side:
+                yield from self._tiles(group)
+            else:
+                for sample in group:
+                    yield sample, prediction(segment_sample(sample, self.predictor, mpp))
+
+    def side(self, sample: Sample, mpp: float) -> int:
+        """The side of a sample that is one tile, else 0."""
+        height, width = sample.image.shape[:2]
+        fits = height == width and MIN_SIDE <= height <= self.card.tile and height % self.patch == 0
+        return height if fits and math.isclose(mpp, self.card.mpp, rel_tol=SAME_MPP) else 0
+
+    def _tiles(self, samples: Iterator[Sample]) -> Iterator[tuple[Sample, Found]]:
+        size = self.predictor.batch_size
+        before: tuple[list[Sample], Any] | None = None
+        while batch := list(itertools.islice(samples, size)):
+            images = np.zeros((size, *batch[0].image.shape), np.uint8)
+            images[: len(batch)] = [sample.image for sample in batch]
+            on_device = jax.device_put(images, self._divided)
+            running = _see(self._graphdef, self.card, self.predictor.weights, on_device)
+            if before:
+                yield from self._finish(*before)
+            before = batch, running
+        if before:
+            yield from self._finish(*before)
+
+    def _finish(self, batch: list[Sample], running: Any) -> Iterator[tuple[Sample, Found]]:
+        maps = jax.device_get(running)
+        tissues = maps.pop("tissue", None)
+        names = self.card.tissues
+        for i, sample in enumerate(batch):
+            tissue = names[int(tissues[i])] if tissues is not None and names else None
+            yield sample, Maps(**{name: values[i] for name, values in maps.items()}, tissue=tissue)
+
+
+def segment_sample(sample: Sample, predictor: Predictor, mpp: float | None = None) -> Segmentation:
+    """What is found in an annotated field, taken to be at the model's resolution unless told."""
+    image = ImageSlide(sample.name, sample.image, mpp or predictor.card.mpp)
+    return segment_image(image, predictor)
+
+
+def prediction(found: Segmentation) -> Prediction:
+    """A segmentation as what is scored."""
+    ids, types = (found.cells.column(name).tolist() for name in ("id", "type"))
+    return Prediction(found.instances, dict(zip(ids, types, strict=True)))
+
+
+# of the module, with the structure of the network as an argument: compiled once for all epochs
+@partial(jax.jit, static_argnums=(0, 1))
+def _see(graphdef: Any, card: ModelCard, state: Any, images: jax.Array) -> dict[str, jax.Array]:
+    pixels = (images.astype(jnp.float32) / 255 - np.asarray(card.mean, np.float32)) / np.asarray(
+        card.std, np.float32
+    )
+    maps = nnx.merge(graphdef, state)(pixels)
+    kept = {
+        "binary": jnp.argmax(maps["nuclei_binary_map"], -1).astype(jnp.uint8),
+        "hv": maps["hv_map"],
+        "types": jnp.argmax(maps["nuclei_type_map"], -1).astype(jnp.uint8),
+    }
+    return kept | (
+        {"tissue": jnp.argmax(maps["tissue_types"], -1)} if "tissue_types" in maps else {}
+    )
