@@ -1,0 +1,104 @@
+"""The command `cellvit-jax evaluate`, on data in their formats on the disk."""
+
+import json
+from importlib import util
+
+import pytest
+from PIL import Image
+
+from cellvit_jax import checkpoint
+from cellvit_jax.card import PANNUKE_CLASSES, PANNUKE_TISSUES, ModelCard, cell_classes
+from cellvit_jax.data import open_dataset, open_splits
+from cellvit_jax.data.layouts import consep, monusac
+from cellvit_jax.evaluation.annotated import validate
+from tests.networks import save_small
+from tests.training_data import makers
+
+NAMES = {
+    "pannuke": PANNUKE_CLASSES,
+    "monusac": cell_classes(*monusac.CLASSES),
+    "consep": cell_classes(*consep.CLASSES),
+}
+MODELS = {"pannuke": 3, "monusac": 1, "consep": 1}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    for name, classes in NAMES.items():
+        tissues = PANNUKE_TISSUES if name == "pannuke" else ()
+        card = ModelCard(classes, tissues=tissues, tile=64)
+        save_small(root / name, card, num_classes=len(classes), num_tissues=len(tissues))
+    return root
+
+
+def stored(layout, root):
+    """Data in a layout, as it is published."""
+    makers.made(layout, root / "data", height=64, width=64)
+    return root / "data"
+
+
+@pytest.mark.parametrize("protocol", list(MODELS))
+def test_a_protocol_is_one_command(call, models, tmp_path, protocol):
+    data = stored(protocol, tmp_path)
+    options = ["--workers", 0, "--quiet", "--protocol", protocol, "--data", data]
+    code, text, err = call("evaluate", "--model", *[models / protocol] * MODELS[protocol], *options)
+    assert code == 0, err
+    assert text.startswith(f"# {protocol}")
+    assert text.count("\n## ") == MODELS[protocol]
+
+
+def test_a_protocol_of_folds_needs_a_model_for_each(call, models, tmp_path):
+    data = stored("pannuke", tmp_path)
+    options = ["--protocol", "pannuke", "--data", data]
+    code, _, err = call("evaluate", "--model", models / "pannuke", *options)
+    assert code == 2
+    assert "3 splits need as many models" in err
+
+
+def test_a_report_is_written_with_its_figures(call, models, tmp_path):
+    pytest.importorskip("matplotlib")
+    data, out = stored("consep", tmp_path), tmp_path / "report"
+    options = ["--data", data, "--model", models / "consep", "--out", out, "--workers", 0]
+    options += ["--split", next(iter(open_splits(data)))]
+    code, text, _ = call("evaluate", *options)
+    assert code == 0
+    assert {p.name for p in out.iterdir()} == {
+        "report.md",
+        "report.json",
+        "classes.png",
+        "worst.png",
+    }
+    assert (out / "report.md").read_text() == text.removesuffix("\n")
+    values = json.loads((out / "report.json").read_text())["evaluations"][0]
+    assert values["figures"]["image_mean"].keys() == values["intervals"]["image_mean"].keys()
+    for name in ("classes.png", "worst.png"):
+        with Image.open(out / name) as picture:
+            assert picture.size[0] > 200
+    code, _, err = call("evaluate", *options)
+    assert code == 2
+    assert "--overwrite" in err
+
+
+def test_the_command_prints_what_the_function_gives(call, models, tmp_path):
+    data = stored("consep", tmp_path)
+    split = next(iter(open_splits(data)))
+    evaluation = validate(checkpoint.load(models / "consep"), open_dataset(data, split))
+    options = ["--split", split, "--workers", 0, "--quiet"]
+    _, text, _ = call("evaluate", "--data", data, "--model", models / "consep", *options)
+    assert f"| bPQ | {evaluation.image_mean['bpq']:.3f} [" in text
+
+
+def test_figures_need_an_extra_which_is_named_before_any_work(call, models, tmp_path, monkeypatch):
+    find = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda n, *a: None if n == "matplotlib" else find(n, *a))
+    code, _, err = call("evaluate", "--data", tmp_path / "none", "--out", tmp_path / "out")
+    assert code == 2
+    assert "cellvit-jax[evaluate]" in err
+
+
+def test_predictions_and_models_are_not_given_together(call, models, tmp_path):
+    options = ["--predictions", tmp_path, "--model", models / "consep"]
+    code, _, err = call("evaluate", "--data", tmp_path, *options)
+    assert code == 2
+    assert "choose one" in err
