@@ -197,7 +197,7 @@ def evaluate(
     protocol: Literal["pannuke", "monusac", "consep"] | None = None,
     layout: str | None = None,
     batch_size: int | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -213,7 +213,7 @@ def evaluate(
         protocol: measure as papers do: pannuke (three models), monusac or consep.
         layout: which layout the data is in, where the content leaves that open.
         batch_size: tiles per call of the network; by default 1 on CPU, 8 a device elsewhere.
-        workers: processes that score while the network goes on.
+        workers: processes that score while the network goes on, by default all cores but one.
         overwrite: replace a report that is there already.
         quiet: show no progress.
     """

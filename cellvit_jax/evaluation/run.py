@@ -21,6 +21,7 @@ from cellvit_jax.evaluation.predictions import Stored
 from cellvit_jax.evaluation.protocols import PROTOCOLS
 from cellvit_jax.evaluation.summary import Evaluation
 from cellvit_jax.files import replacing_directory
+from cellvit_jax.inference.cores import usable_cores
 from cellvit_jax.inference.progress import watch
 
 REPORT, VALUES, BARS, WORST = "report.md", "report.json", "classes.png", "worst.png"
@@ -28,12 +29,15 @@ REPORT, VALUES, BARS, WORST = "report.md", "report.json", "classes.png", "worst.
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What all evaluations of a command share; `workers` are scoring processes, 0 is threads."""
+    """What all evaluations of a command share.
+
+    `workers` are scoring processes, 0 is threads, None one for every core but one.
+    """
 
     layout: str | None = None
     tta: bool = False
     batch_size: int | None = None
-    workers: int = 1
+    workers: int | None = None
     quiet: bool = False
 
 
@@ -133,7 +137,10 @@ def _measured(
 ) -> Measured:
     scoring = scoring_of(dataset, predicted)
     shown = watch(options.quiet)
-    evaluation = measure(find, dataset, scoring, workers=options.workers, watch=shown, name=title)
+    workers = options.workers
+    if workers is None:
+        workers = max(1, min(usable_cores() - 1, len(dataset.samples)))
+    evaluation = measure(find, dataset, scoring, workers=workers, watch=shown, name=title)
     return Measured(title, evaluation, dataset, scoring, find, _note(dataset, predicted, scoring))
 
 

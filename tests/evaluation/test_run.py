@@ -102,3 +102,13 @@ def test_predictions_and_models_are_not_given_together(call, models, tmp_path):
     code, _, err = call("evaluate", "--data", tmp_path, *options)
     assert code == 2
     assert "choose one" in err
+
+
+def test_predictions_are_measured_without_a_model(call, tmp_path):
+    sample = makers.made("plain", tmp_path / "data")
+    makers.plain(tmp_path / "found", sample)
+    options = ["--predictions", tmp_path / "found", "--workers", 0]
+    code, text, err = call("evaluate", "--data", tmp_path / "data", *options)
+    assert code == 0, err
+    assert "| bPQ | 1.000 [1.000, 1.000] | 1.000 [1.000, 1.000] |" in text
+    assert "| tumour |" in text
