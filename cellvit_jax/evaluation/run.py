@@ -39,18 +39,20 @@ class Options:
     batch_size: int | None = None
     workers: int | None = None
     quiet: bool = False
+    pictures: bool = False  # of the worst fields
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
-    """An evaluation with all that is needed to look at its images again."""
+    """An evaluation under its title, and the fields that went worst if they are wanted.
+
+    It does not hold the network, so that several are measured in the memory of one.
+    """
 
     title: str
     evaluation: Evaluation
-    dataset: Dataset
-    scoring: Scoring
-    find: Finder
     note: str = ""
+    worst: tuple[figures.Shown, ...] = ()
 
     def to_markdown(self) -> str:
         """Its tables under its title."""
@@ -74,7 +76,7 @@ def run(
     With a `protocol` every model is tested on the split that it says; `splits` win over those.
     Raises InputError, OutputError, MissingExtraError (for the report's figures) before any work.
     """
-    options = options or Options()
+    options = dataclasses.replace(options or Options(), pictures=out is not None)
     if predictions and (models or protocol):
         raise InputError("predictions that are there need no model and no protocol: choose one")
     if out:
@@ -141,7 +143,8 @@ def _measured(
     if workers is None:
         workers = max(1, min(usable_cores() - 1, len(dataset.samples)))
     evaluation = measure(find, dataset, scoring, workers=workers, watch=shown, name=title)
-    return Measured(title, evaluation, dataset, scoring, find, _note(dataset, predicted, scoring))
+    worst = _worst(evaluation, find, dataset, scoring) if options.pictures else ()
+    return Measured(title, evaluation, _note(dataset, predicted, scoring), tuple(worst))
 
 
 def _note(dataset: Dataset, predicted: dict[int, str], scoring: Scoring) -> str:
@@ -192,20 +195,20 @@ def _pictures(measured: Measured, folder: Path, prefix: str) -> str:
     """Writes the figures and returns the lines that show them."""
     bars, worst = f"{prefix}{BARS}", f"{prefix}{WORST}"
     figures.write_bars(measured.evaluation, folder / bars)
-    shown = list(_worst(measured))
-    if shown:
-        figures.write_worst(shown, measured.scoring.class_names, folder / worst)
-    links = [f"![Figures of the classes]({bars})", f"![The worst images]({worst})" * bool(shown)]
-    return "\n" + "\n\n".join(filter(None, links)) + "\n"
+    links = [f"![Figures of the classes]({bars})"]
+    if measured.worst:
+        figures.write_worst(measured.worst, measured.evaluation.class_names, folder / worst)
+        links.append(f"![The worst images]({worst})")
+    return "\n" + "\n\n".join(links) + "\n"
 
 
-def _worst(measured: Measured) -> Iterator[figures.Shown]:
+def _worst(
+    evaluation: Evaluation, find: Finder, dataset: Dataset, scoring: Scoring
+) -> Iterator[figures.Shown]:
     """The fields that went worst, shown to the network once more: cheaper than to keep them all."""
-    dataset, images = measured.dataset, measured.evaluation.images
-    for i in figures.worst(measured.evaluation):
-        ((sample, found),) = measured.find([dataset.samples[i]], dataset.mpp)
+    for i in figures.worst(evaluation):
+        ((sample, found),) = find([dataset.samples[i]], dataset.mpp)
         prediction = resolve(found)
-        same = measured.scoring.same
-        types = {j: same[t] for j, t in prediction.types.items() if t in same}
-        caption = f"{sample.name} · bPQ {images[i].overall.quality['bpq']:.2f}"
+        types = {j: scoring.same[t] for j, t in prediction.types.items() if t in scoring.same}
+        caption = f"{sample.name} · bPQ {evaluation.images[i].overall.quality['bpq']:.2f}"
         yield caption, sample, Prediction(prediction.instances, types)
