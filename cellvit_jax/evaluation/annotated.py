@@ -16,10 +16,11 @@ from cellvit_jax.data.dataset import Dataset, Sample
 from cellvit_jax.data.lazy import Watch, unwatched
 from cellvit_jax.errors import CellViTError, InputError
 from cellvit_jax.evaluation.jobs import Maps, Prediction, Scoring, score
-from cellvit_jax.evaluation.network import Network
+from cellvit_jax.evaluation.network import Network, segmented
 from cellvit_jax.evaluation.scores import ImageScores
 from cellvit_jax.evaluation.summary import Evaluation, gathered
 from cellvit_jax.inference.cores import usable_cores
+from cellvit_jax.inference.predictor import Predictor
 from cellvit_jax.inference.queues import parallel
 from cellvit_jax.models import CellViT
 
@@ -29,13 +30,18 @@ AHEAD = 4  # fields in flight for every worker
 NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
 
-def validate(network: Network | CellViT, dataset: Dataset, *, workers: int = 0) -> Evaluation:
+def validate(
+    network: Network | CellViT | Predictor, dataset: Dataset, *, workers: int = 0
+) -> Evaluation:
     """The scores of a network on annotated fields, for a training loop: `.image_mean["bpq"]`.
 
-    The network is compiled once for all calls with networks of one structure. Raises InputError.
+    A network is compiled once for all calls with networks of one structure; with a predictor, all
+    fields go the way of `segment`, in its tiles, and tissues are not told. Raises InputError.
     """
-    shown = network if isinstance(network, Network) else Network(network)
-    return measure(shown, dataset, scoring_of(dataset, shown.class_names), workers=workers)
+    shown: Network | Predictor = Network(network) if isinstance(network, CellViT) else network
+    find = partial(segmented, predictor=shown) if isinstance(shown, Predictor) else shown
+    names = {i: name for i, (name, _) in shown.card.cell_classes.items()}
+    return measure(find, dataset, scoring_of(dataset, names), workers=workers)
 
 
 def measure(

@@ -64,8 +64,7 @@ class Network:
             if side:
                 yield from self._tiles(group)
             else:
-                for sample in group:
-                    yield sample, prediction(segment_sample(sample, self.predictor, mpp))
+                yield from segmented(group, mpp, self.predictor)
 
     def side(self, sample: Sample, mpp: float) -> int:
         """The side of a sample that is one tile, else 0."""
@@ -94,6 +93,14 @@ class Network:
         for i, sample in enumerate(batch):
             tissue = names[int(tissues[i])] if tissues is not None and names else None
             yield sample, Maps(**{name: values[i] for name, values in maps.items()}, tissue=tissue)
+
+
+def segmented(
+    samples: Iterable[Sample], mpp: float, predictor: Predictor
+) -> Iterator[tuple[Sample, Prediction]]:
+    """Every sample with what `segment` finds in it."""
+    for sample in samples:
+        yield sample, prediction(segment_sample(sample, predictor, mpp))
 
 
 def segment_sample(sample: Sample, predictor: Predictor, mpp: float | None = None) -> Segmentation:

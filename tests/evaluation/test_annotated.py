@@ -83,6 +83,13 @@ def test_validation_compiles_once_for_networks_of_one_structure():
     assert _see._cache_size() == compiled
 
 
+def test_a_predictor_and_its_network_are_measured_alike():
+    data, shown = dataset(1), network()
+    ours, theirs = (validate(one, data).image_mean for one in (shown, shown.predictor))
+    assert ours["dice"] == pytest.approx(theirs["dice"], abs=1e-6)
+    assert np.isnan(theirs["tissue_accuracy"])
+
+
 def test_points_are_no_truth_for_a_segmentation():
     with pytest.raises(InputError, match="outlines"):
         validate(network(), dataset(outlined=False))
