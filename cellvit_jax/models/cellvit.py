@@ -12,7 +12,7 @@ from cellvit_jax.card import ModelCard
 from cellvit_jax.models.config import ModelConfig
 from cellvit_jax.models.decoder import SkipPaths, Trunk, resize
 from cellvit_jax.models.encoder import ENCODERS, check_size
-from cellvit_jax.models.vit import Encoded
+from cellvit_jax.models.vit import Encoded, precise
 
 SHARED = "shared"  # the one trunk's name where the branches share it
 
@@ -30,11 +30,11 @@ class CellViT(nnx.Module):
     """Images in, named maps out.
 
     `dtype` is the compute type of convolutions and linear layers; parameters, norms, softmax and
-    all outputs are float32.
+    all outputs are float32. (In float64, with parameters of that type, so is everything else.)
     """
 
     def __init__(self, config: ModelConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
-        self.config = config
+        self.config, self.dtype = config, dtype
         self.card: ModelCard | None = None  # what a checkpoint says of its weights
         channels = branch_channels(config)
         trunks = (SHARED,) if config.shared_trunk else tuple(channels)
@@ -60,7 +60,7 @@ class CellViT(nnx.Module):
         vertical distance, `regression_map` (B,H,W,2) where the config has it; with `tokens` the
         last skip as a grid `tokens` (B,h,w,D); with `skips` the raw `skip1..4` (B,prefix+h·w,D).
         """
-        images = jnp.asarray(images, jnp.float32)
+        images = jnp.asarray(images, precise(self.dtype))
         check_size(images.shape, self.config)
         encoded = self.encoder(images)
         z1, z2, z3, z4 = to_grids(encoded, self.config.patch_size)

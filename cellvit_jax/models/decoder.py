@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from cellvit_jax.models.config import ModelConfig
-from cellvit_jax.models.vit import dropout
+from cellvit_jax.models.vit import dropout, precise
 
 
 class Upsample(nnx.Module):
@@ -34,9 +34,9 @@ class Upsample(nnx.Module):
         return x + bias.reshape(1, 1, 1, -1)
 
 
-def batch_norm(features: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
+def batch_norm(features: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.BatchNorm:
     """BatchNorm in float32: in bfloat16 the running statistics would be rounded."""
-    return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, dtype=jnp.float32, rngs=rngs)
+    return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, dtype=precise(dtype), rngs=rngs)
 
 
 class ConvBlock(nnx.Module):
@@ -44,7 +44,7 @@ class ConvBlock(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, rate: float, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.conv = nnx.Conv(inputs, outputs, (3, 3), dtype=dtype, rngs=rngs)
-        self.norm = batch_norm(outputs, rngs=rngs)
+        self.norm = batch_norm(outputs, dtype=dtype, rngs=rngs)
         self.dropout = dropout(rate, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from cellvit_jax.models.config import EncoderConfig
-from cellvit_jax.models.vit import Attention, Encoded, Mlp, drop_path, dropout, layer_norm
+from cellvit_jax.models.vit import Attention, Encoded, Mlp, drop_path, dropout, layer_norm, precise
 
 GATES: dict[str | None, Any] = {
     "gelu": partial(jax.nn.gelu, approximate=False),
@@ -42,7 +42,7 @@ class LayerScale(nnx.Module):
         self.gamma = nnx.Param(jnp.full((dim,), 1e-5))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return x.astype(jnp.float32) * self.gamma[...].reshape(1, 1, -1)
+        return x.astype(precise(x.dtype)) * self.gamma[...].reshape(1, 1, -1)
 
 
 class Block(nnx.Module):
@@ -52,10 +52,10 @@ class Block(nnx.Module):
         self, config: EncoderConfig, drop_path_rate: float, *, dtype: DTypeLike, rngs: nnx.Rngs
     ):
         mlp = GatedMlp if config.gate else Mlp
-        self.norm1 = layer_norm(config.embed_dim, rngs=rngs)
+        self.norm1 = layer_norm(config.embed_dim, dtype=dtype, rngs=rngs)
         self.attn = Attention(config, dtype=dtype, rngs=rngs)
         self.ls1 = LayerScale(config.embed_dim)
-        self.norm2 = layer_norm(config.embed_dim, rngs=rngs)
+        self.norm2 = layer_norm(config.embed_dim, dtype=dtype, rngs=rngs)
         self.mlp = mlp(config, dtype=dtype, rngs=rngs)
         self.ls2 = LayerScale(config.embed_dim)
         self.drop_path = drop_path(drop_path_rate, rngs=rngs)
@@ -87,7 +87,7 @@ class DinoV2(nnx.Module):
             [Block(config, float(rate), dtype=dtype, rngs=rngs) for rate in rates]
         )
         # of the foundation model: CellViT looks at block outputs alone, and only keeps it
-        self.norm = layer_norm(dim, rngs=rngs)
+        self.norm = layer_norm(dim, dtype=dtype, rngs=rngs)
         self.head = nnx.Linear(dim, config.num_tissues, rngs=rngs) if config.num_tissues else None
 
     def __call__(self, images: jax.Array) -> Encoded:
@@ -109,7 +109,7 @@ class DinoV2(nnx.Module):
 
     def outputs(self, images: jax.Array) -> list[jax.Array]:
         """The outputs (B,prefix+h·w,D) of all blocks."""
-        x = self.patch_embed(images).astype(jnp.float32)
+        x = self.patch_embed(images).astype(images.dtype)
         grid = x.shape[1:3]
         x = jnp.concatenate([*self.prefix(len(x)), rearrange(x, "b h w d -> b (h w) d")], axis=1)
         x = x + resize_positions(self.pos_embed[...], self.position_grid, grid)

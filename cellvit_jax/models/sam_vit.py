@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from cellvit_jax.errors import InputError
 from cellvit_jax.models.config import EncoderConfig
-from cellvit_jax.models.vit import Encoded, Mlp, drop_path, dropout, layer_norm
+from cellvit_jax.models.vit import Encoded, Mlp, drop_path, dropout, layer_norm, precise
 
 NECK_WIDTH = 256
 
@@ -43,7 +43,7 @@ class Attention(nnx.Module):
         # the distances' part sees q unscaled
         scores += jnp.einsum("bnhwd,hid->bnhwi", q, rows)[..., None]
         scores += jnp.einsum("bnhwd,wjd->bnhwj", q, columns)[..., None, :]
-        weights = jax.nn.softmax(scores.astype(jnp.float32), axis=(-2, -1)).astype(v.dtype)
+        weights = jax.nn.softmax(scores.astype(precise(v.dtype)), axis=(-2, -1)).astype(v.dtype)
         attended = jnp.einsum("bnhwij,bnijd->bnhwd", self.dropout(weights), v)
         return self.proj(rearrange(attended, "b n h w d -> b h w (n d)"))
 
@@ -55,7 +55,7 @@ def relative(table: jax.Array, n: int) -> jax.Array:
     """
     if len(table) != 2 * n - 1:
         weights = jnp.asarray(linear_weights(len(table), 2 * n - 1))
-        table = jnp.matmul(weights, table.astype(jnp.float32), precision="highest")
+        table = jnp.matmul(weights, table.astype(precise(table.dtype)), precision="highest")
     return table[np.arange(n)[:, None] - np.arange(n) + n - 1]
 
 
@@ -134,7 +134,7 @@ class Adapter(nnx.Module):
         self.down = nnx.Conv(dim, dim, (3, 3), 2, padding=1, **kwargs)
         self.up = Doubling(dim, dtype=dtype, rngs=rngs)
         self.norm = nnx.LayerNorm(
-            dim, epsilon=1e-5, use_fast_variance=False, dtype=jnp.float32, rngs=rngs
+            dim, epsilon=1e-5, use_fast_variance=False, dtype=precise(dtype), rngs=rngs
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -157,9 +157,9 @@ class Block(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.window = window
-        self.norm1 = layer_norm(config.embed_dim, rngs=rngs)
+        self.norm1 = layer_norm(config.embed_dim, dtype=dtype, rngs=rngs)
         self.attn = Attention(config, window or config.position_grid, dtype=dtype, rngs=rngs)
-        self.norm2 = layer_norm(config.embed_dim, rngs=rngs)
+        self.norm2 = layer_norm(config.embed_dim, dtype=dtype, rngs=rngs)
         self.mlp = Mlp(config, dtype=dtype, rngs=rngs)
         self.adapter = Adapter(config, dtype=dtype, rngs=rngs) if config.adapters else None
         self.drop_path = drop_path(drop_path_rate, rngs=rngs)
@@ -219,11 +219,11 @@ class SamViT(nnx.Module):
     def features(self, images: jax.Array) -> dict[str, jax.Array]:
         """Tokens (B,h,w,D) as the last block leaves them, and the neck's output (B,h,w,256)."""
         tokens = self.outputs(images)[-1]
-        return {"tokens": tokens, "neck": self.neck(tokens).astype(jnp.float32)}
+        return {"tokens": tokens, "neck": self.neck(tokens).astype(tokens.dtype)}
 
     def outputs(self, images: jax.Array) -> list[jax.Array]:
         """The outputs (B,h,w,D) of all blocks."""
-        x = self.patch_embed(images).astype(jnp.float32)
+        x = self.patch_embed(images).astype(images.dtype)
         x = x + crop_positions(self.pos_embed[...], x.shape[1:3])
         outputs = []
         for block in self.blocks:
@@ -248,7 +248,7 @@ def neck(dim: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Sequential:
     kwargs = {"use_bias": False, "dtype": dtype, "rngs": rngs}
     return nnx.Sequential(
         nnx.Conv(dim, NECK_WIDTH, (1, 1), **kwargs),
-        layer_norm(NECK_WIDTH, rngs=rngs),
+        layer_norm(NECK_WIDTH, dtype=dtype, rngs=rngs),
         nnx.Conv(NECK_WIDTH, NECK_WIDTH, (3, 3), **kwargs),
-        layer_norm(NECK_WIDTH, rngs=rngs),
+        layer_norm(NECK_WIDTH, dtype=dtype, rngs=rngs),
     )

@@ -32,9 +32,16 @@ def drop_path(rate: float, *, rngs: nnx.Rngs) -> nnx.Dropout:
     return nnx.Dropout(rate, broadcast_dims=(1, 2), rngs=rngs if rate > 0 else None)
 
 
-def layer_norm(dim: int, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
+def precise(dtype: DTypeLike) -> DTypeLike:
+    """The type of norms, softmax and the residual stream: float32, or float64 where all is."""
+    return jnp.float64 if np.dtype(dtype) == np.float64 else jnp.float32
+
+
+def layer_norm(dim: int, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """LayerNorm in float32, with the variance computed from centred values."""
-    return nnx.LayerNorm(dim, epsilon=1e-6, use_fast_variance=False, dtype=jnp.float32, rngs=rngs)
+    return nnx.LayerNorm(
+        dim, epsilon=1e-6, use_fast_variance=False, dtype=precise(dtype), rngs=rngs
+    )
 
 
 class Attention(nnx.Module):
@@ -52,7 +59,7 @@ class Attention(nnx.Module):
             self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads
         )
         scores = jnp.einsum("bhqd,bhkd->bhqk", q * q.shape[-1] ** -0.5, k)
-        weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(v.dtype)
+        weights = jax.nn.softmax(scores.astype(precise(v.dtype))).astype(v.dtype)
         attended = jnp.einsum("bhqk,bhkd->bhqd", self.dropout(weights), v)
         return self.proj(rearrange(attended, "b h n d -> b n (h d)"))
 
@@ -77,9 +84,9 @@ class Block(nnx.Module):
     def __init__(
         self, config: EncoderConfig, drop_path_rate: float, *, dtype: DTypeLike, rngs: nnx.Rngs
     ):
-        self.norm1 = layer_norm(config.embed_dim, rngs=rngs)
+        self.norm1 = layer_norm(config.embed_dim, dtype=dtype, rngs=rngs)
         self.attn = Attention(config, dtype=dtype, rngs=rngs)
-        self.norm2 = layer_norm(config.embed_dim, rngs=rngs)
+        self.norm2 = layer_norm(config.embed_dim, dtype=dtype, rngs=rngs)
         self.mlp = Mlp(config, dtype=dtype, rngs=rngs)
         self.drop_path = drop_path(drop_path_rate, rngs=rngs)
 
@@ -103,7 +110,7 @@ class ViT(nnx.Module):
         self.blocks = nnx.List(
             [Block(config, float(rate), dtype=dtype, rngs=rngs) for rate in rates]
         )
-        self.norm = layer_norm(dim, rngs=rngs)
+        self.norm = layer_norm(dim, dtype=dtype, rngs=rngs)
         self.head = nnx.Linear(dim, config.num_tissues, rngs=rngs) if config.num_tissues else None
 
     def __call__(self, images: jax.Array) -> Encoded:
@@ -119,7 +126,7 @@ class ViT(nnx.Module):
 
     def outputs(self, images: jax.Array) -> list[jax.Array]:
         """The outputs (B,1+h·w,D) of all blocks, cls token first."""
-        x = self.patch_embed(images).astype(jnp.float32)
+        x = self.patch_embed(images).astype(images.dtype)
         grid = x.shape[1:3]
         cls = jnp.broadcast_to(self.cls_token[...], (x.shape[0], 1, x.shape[-1]))
         x = jnp.concatenate([cls, rearrange(x, "b h w d -> b (h w) d")], axis=1)
@@ -140,22 +147,23 @@ def resize_positions(positions: jax.Array, grid: tuple[int, int]) -> jax.Array:
     side = round((positions.shape[1] - 1) ** 0.5)
     if grid == (side, side):
         return positions
-    rows, columns = (jnp.asarray(cubic_weights(side, n)) for n in grid)
     table = rearrange(positions[0, 1:], "(h w) d -> h w d", h=side)
-    table = jnp.einsum("ih,jw,hwd->ijd", rows, columns, table.astype(jnp.float32))
+    table = table.astype(precise(table.dtype))
+    rows, columns = (jnp.asarray(cubic_weights(side, n), table.dtype) for n in grid)
+    table = jnp.einsum("ih,jw,hwd->ijd", rows, columns, table)
     table = rearrange(table, "h w d -> 1 (h w) d").astype(positions.dtype)
     return jnp.concatenate([positions[:, :1], table], axis=1)
 
 
 def cubic_weights(size: int, new_size: int) -> np.ndarray:
-    """The (new_size, size) float32 matrix of DINO's cubic interpolation (a = -0.75, clamped)."""
+    """The (new_size, size) matrix of DINO's cubic interpolation (a = -0.75, clamped)."""
     source = (np.arange(new_size) + 0.5) * size / (new_size + 0.1) - 0.5
     first = np.floor(source).astype(int)
     weights = np.zeros((new_size, size))
     for tap in range(-1, 3):
         index = np.clip(first + tap, 0, size - 1)
         np.add.at(weights, (np.arange(new_size), index), cubic_kernel(source - (first + tap)))
-    return weights.astype(np.float32)
+    return weights
 
 
 def cubic_kernel(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
