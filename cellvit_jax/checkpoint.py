@@ -155,7 +155,7 @@ def _read_json(path: str | Path) -> dict[str, Any]:
 def network(config: Config, *, dtype: DTypeLike = np.float32) -> Any:
     """The network of a config, without values: an abstract tree of shapes and types."""
     make = kind(config).network
-    return nnx.eval_shape(lambda: make(config, dtype=dtype, rngs=_abstract_rngs()))
+    return nnx.eval_shape(lambda: make(config, dtype=dtype, rngs=abstract_rngs()))
 
 
 def kind(config: Config) -> Kind:
@@ -163,9 +163,10 @@ def kind(config: Config) -> Kind:
     return next(k for k in KINDS if k.config is type(config))
 
 
-def _abstract_rngs() -> nnx.Rngs:
+def abstract_rngs() -> nnx.Rngs:
+    """Random numbers for a network that shall hold no values, quick to count."""
     rngs = nnx.Rngs(0)
-    rngs.default = _OneKey(0, tag="default")
+    rngs.params = _OneKey(0, tag="params")
     return rngs
 
 
@@ -189,6 +190,11 @@ def load(path: str | Path, *, dtype: DTypeLike = np.float32) -> Any:
     abstract = _on_one_device(nnx.to_pure_dict(nnx.state(model, WEIGHTS)))
     weights = load_weights(path.resolve() / "weights", abstract)
     nnx.update(model, weights)
+    return for_inference(model, card)
+
+
+def for_inference(model: Any, card: ModelCard) -> Any:
+    """The network with its card, in inference mode and without the random streams of training."""
     _drop_random_streams(model)
     model.card = card
     return nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)

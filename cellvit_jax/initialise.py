@@ -150,9 +150,7 @@ def fill(config: ModelConfig, source: Source, seed: int) -> CellViT:
     stays empty, and that is an error.
     """
     model = nnx.eval_shape(lambda: CellViT(config, rngs=nnx.Rngs(seed)))
-    # LLVM takes ten times longer to optimise the draws than it takes to compile and run them
-    options = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else None
-    draw = jax.jit(_drawn, static_argnames="config", compiler_options=options)
+    draw = jax.jit(_drawn, static_argnames="config", compiler_options=quick_compilation())
     nnx.update(model, draw(config, jax.random.key(seed)))
     empty = nnx.to_pure_dict(nnx.filter_state(nnx.state(model), _is_loaded))["encoder"]
     loaded = checkpoint.load_branch(source.path, source.branch, empty, without=("head",))
@@ -163,11 +161,16 @@ def fill(config: ModelConfig, source: Source, seed: int) -> CellViT:
     return model
 
 
-def _drawn(config: ModelConfig, key: jax.Array) -> nnx.State:
-    """Values for everything that is not loaded; compiled, the encoder's are never made.
+def quick_compilation() -> dict[str, str] | None:
+    """Options for a program that runs once: draws take LLVM ten times longer to optimise than run.
 
-    The key is traced: XLA would fold the draws of a constant one, which takes it minutes.
+    The seed must be an argument of such a program: XLA would fold the draws of a constant one.
     """
+    return {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else None
+
+
+def _drawn(config: ModelConfig, key: jax.Array) -> nnx.State:
+    """Values for everything that is not loaded; compiled, the encoder's are never made."""
     model = CellViT(config, rngs=nnx.Rngs(key))
     return nnx.filter_state(nnx.state(model), nnx.Not(_is_loaded))
 

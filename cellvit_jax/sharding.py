@@ -2,14 +2,142 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from cellvit_jax.errors import InputError
+
+P = PartitionSpec
 BATCH = "batch"
+# of a mesh to train on: images are divided along the first two, weights along the last two
+AXES = ("data", "fsdp", "tensor")
+Rules = Sequence[tuple[str, PartitionSpec]]
+Tree = TypeVar("Tree")
+
+# ordered (pattern at the end of a leaf's dotted path, partition); the first match counts
+BLOCKS: Rules = (
+    (r"\.(qkv|fc1)\.kernel", P("fsdp", "tensor")),
+    (r"\.(qkv|fc1)\.bias", P("tensor")),
+    (r"\.(proj|fc2)\.kernel", P("tensor", "fsdp")),
+    (r"encoder\.patch_embed\.kernel", P(None, None, None, "fsdp")),
+)
+DECODER: Rules = (
+    (r"\.(conv|up[1-4]?)\.kernel", P(None, None, None, "fsdp")),
+    (r".*", P()),  # norms, other biases, heads, counters: small
+)
+RULES: dict[str, Rules] = {
+    "vit": (*BLOCKS, (r"\.pos_embed", P(None, None, "fsdp")), *DECODER),
+    "sam": (
+        *BLOCKS,
+        (r"\.pos_embed", P(None, None, None, "fsdp")),
+        (r"\.neck\.layers\.[02]\.kernel", P(None, None, "fsdp")),
+        *DECODER,
+    ),
+    "dinov2": (*BLOCKS, (r"\.pos_embed", P(None, None, "fsdp")), *DECODER),
+}
 
 
 def over_batch(count: int) -> tuple[NamedSharding, NamedSharding]:
     """For arrays whose first axis is divided among `count` local devices, and for copied ones."""
     mesh = Mesh(np.array(jax.local_devices()[:count]), (BATCH,))
-    return NamedSharding(mesh, PartitionSpec(BATCH)), NamedSharding(mesh, PartitionSpec())
+    return NamedSharding(mesh, P(BATCH)), NamedSharding(mesh, P())
+
+
+def make_mesh(
+    *, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A mesh of all devices of all processes, or of those given.
+
+    Weights are divided among `fsdp` devices and brought together where they are used; the products
+    of the encoder are divided among `tensor` devices. What is left of the devices holds copies
+    that look at other images ("data"). Raises `InputError` where the numbers do not divide.
+    """
+    devices = jax.devices() if devices is None else devices
+    if min(fsdp, tensor) < 1 or len(devices) % (fsdp * tensor):
+        raise InputError(
+            f"{len(devices)} devices cannot be divided into groups of {fsdp} (fsdp) × {tensor} "
+            "(tensor)"
+        )
+    sizes = (len(devices) // (fsdp * tensor), fsdp, tensor)
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def start_processes(
+    address: str | None = None, count: int | None = None, index: int | None = None
+) -> None:
+    """Join the processes of a run on many hosts; every one calls this before it uses a device.
+
+    `address` (host:port) is that of process 0, `count` how many there are, `index` which this is.
+    On TPU pods and under Slurm all three are found out. Raises `InputError` where they cannot be.
+    """
+    try:
+        jax.distributed.initialize(address, count, index)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"the processes do not find each other: {error}") from error
+
+
+def place(abstract: Tree, mesh: Mesh, rules: Rules) -> Tree:
+    """The abstract tree with a sharding on each leaf: that of the first rule for its path.
+
+    An axis of the mesh that does not divide a dimension leaves it whole. A rule that is the first
+    for no leaf raises `ValueError`: it is misspelt, or stands behind one that takes all.
+    """
+    used = set()
+
+    def placed(path: Any, leaf: Any) -> jax.ShapeDtypeStruct:
+        name = "." + jax.tree_util.keystr(path, simple=True, separator=".")
+        index = next(i for i, (end, _) in enumerate(rules) if re.search(f"(?:{end})$", name))
+        used.add(index)
+        sharding = NamedSharding(mesh, fitting(rules[index][1], leaf.shape, mesh))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    tree = jax.tree_util.tree_map_with_path(placed, abstract)
+    idle = [rule for i, rule in enumerate(rules) if i not in used]
+    if idle:
+        raise ValueError(f"sharding rules that match nothing: {idle}")
+    return tree
+
+
+def fitting(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """The partition without axes that do not divide a dimension."""
+    return P(
+        *(
+            axis if axis is not None and size % mesh.shape[axis] == 0 else None
+            for axis, size in zip(spec, shape, strict=False)
+        )
+    )
+
+
+def gathered(arrays: Tree, shardings: Tree) -> Tree:
+    """Inside a compiled program, arrays with those shardings, brought together along "fsdp".
+
+    Without it XLA may rather move the activations, which are many times larger.
+    """
+
+    def gather(array: jax.Array, sharding: NamedSharding) -> jax.Array:
+        spec = P(*(None if axis == "fsdp" else axis for axis in sharding.spec))
+        return jax.lax.with_sharding_constraint(array, NamedSharding(sharding.mesh, spec))
+
+    return jax.tree.map(gather, arrays, shardings)
+
+
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's part of a batch as a part of the whole one, divided among the devices.
+
+    With n processes the whole batch has n times as many images. Raises `InputError` where they
+    cannot be divided among the devices.
+    """
+    sharding = NamedSharding(mesh, P(AXES[:2]))
+    size = len(next(iter(batch.values()))) * jax.process_count()
+    groups = mesh.shape["data"] * mesh.shape["fsdp"]
+    if size % groups:
+        raise InputError(f"a batch of {size} images cannot be divided among {groups} devices")
+    return {
+        name: jax.make_array_from_process_local_data(sharding, values)
+        for name, values in batch.items()
+    }

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import jax
 from flax import nnx
+from jax.typing import ArrayLike
 
-from cellvit_jax.data.pipeline import Batch
 from cellvit_jax.models import CellViT
-from cellvit_jax.training.objective import Objective
+from cellvit_jax.training.objective import normalise
 
 
-def calibrate(model: CellViT, objective: Objective, batches: Iterable[Batch]) -> None:
+def calibrate(model: CellViT, batches: Iterable[Mapping[str, ArrayLike]]) -> None:
     """Replace the running statistics of every BatchNorm by their mean over `batches`, in place.
 
     Running averages forget all but the last ten or so steps, and with small batches these are few
@@ -21,21 +21,21 @@ def calibrate(model: CellViT, objective: Objective, batches: Iterable[Batch]) ->
     Johnson 2021).
     """
     graphdef, state = nnx.split(_forgetful(model))
-    measure = jax.jit(partial(_measure, graphdef, objective))
+    measure = jax.jit(partial(_measure, graphdef))
     found = [measure(state, batch["image"]) for batch in batches]
     nnx.update(model, jax.tree.map(lambda *statistics: sum(statistics) / len(found), *found))
 
 
 def _forgetful(model: CellViT) -> CellViT:
-    """A copy whose running statistics are those of the last batch alone."""
-    model = nnx.clone(model)
+    """A copy whose running statistics are those of the last batch alone; it drops nothing."""
+    model = nnx.view(nnx.clone(model), deterministic=True, use_running_average=False)
     for _, module in nnx.iter_modules(model):
         if isinstance(module, nnx.BatchNorm):
             module.momentum = 0.0
     return model
 
 
-def _measure(graphdef, objective, state, images):
+def _measure(graphdef, state, images):
     model = nnx.merge(graphdef, state)
-    model(objective.normalise(images))
+    model(normalise(model, images))
     return nnx.state(model, nnx.BatchStat)

@@ -11,6 +11,7 @@ from typing import TextIO
 
 import jax
 from flax import nnx
+from jax.sharding import Mesh
 from orbax.checkpoint import v1 as ocp
 from rich.progress import Progress
 
@@ -18,9 +19,11 @@ from cellvit_jax import checkpoint
 from cellvit_jax.card import ModelCard
 from cellvit_jax.data.pipeline import Batch
 from cellvit_jax.errors import CellViTError
-from cellvit_jax.models import CellViT, ModelConfig
+from cellvit_jax.models import ModelConfig
+from cellvit_jax.sharding import put_batch
 from cellvit_jax.training.calibrate import calibrate
 from cellvit_jax.training.recipes import Recipe
+from cellvit_jax.training.state import begin, new_layout, read_weights, trained
 from cellvit_jax.training.step import make_step
 
 
@@ -32,35 +35,37 @@ def train(
     batches: Callable[[int], Iterator[Batch]],
     *,
     start_from: str | Path | None = None,
+    mesh: Mesh | None = None,
 ) -> None:
     """Train for `recipe.steps`, or go on with the run in folder `run` if there is one.
 
     `batches(step)` yields the batches from `step` on. A new run begins with random weights, or
-    with those of `start_from`, a checkpoint of the same architecture. Writes `run/log.jsonl` (a
+    with those of `start_from`, a checkpoint of the same architecture. All devices take part, or
+    those of `mesh`. Writes `run/log.jsonl` (a
     line a step), `run/state/` (to resume from) and, at the end, the checkpoint directory
     `run/last/`.
     """
     run = Path(run).resolve()
     run.mkdir(parents=True, exist_ok=True)
-    graphdef, state = _new_state(config, recipe)
+    layout = new_layout(config, card, recipe, mesh)
+    steps = {rests: make_step(layout, encoder_rests=rests) for rests in (True, False)}
     kept = ocp.training.preservation_policies.LatestN(2)
     with (
         ocp.training.Checkpointer(run / "state", preservation_policy=kept) as states,
         (run / "log.jsonl").open("a+") as log,
         Progress() as progress,
     ):
-        start = 0
         if states.latest is not None:
-            start = states.latest.step
-            state = states.load(start, state)
-        elif start_from is not None:
-            state = _with_weights(graphdef, state, start_from)
+            start, state = states.latest.step, states.load(states.latest.step, layout.abstract)
+        else:
+            weights = None if start_from is None else read_weights(layout, start_from)
+            start, state = 0, begin(layout, weights)
         _forget(log, start)
-        step = make_step(graphdef, recipe.objective)
         task = progress.add_task("training", total=recipe.steps, completed=start)
         stream, pending = batches(start), None
         for index in range(start, recipe.steps):
-            state, metrics = step(state, next(stream))
+            batch = put_batch(next(stream), layout.mesh)
+            state, metrics = steps[recipe.encoder_rests(index)](state, batch)
             if (index + 1) % recipe.save_every == 0 or index + 1 == recipe.steps:
                 states.save_async(index + 1, state, force=True)
             # read the metrics of the step before, so that the device never waits for the host
@@ -70,25 +75,9 @@ def train(
             progress.advance(task)
         if pending:
             _report(log, *pending)
-    model, _ = nnx.merge(graphdef, state)
-    calibrate(model, recipe.objective, islice(batches(recipe.steps), recipe.calibration_batches))
+    model = trained(layout, state)
+    calibrate(model, islice(batches(recipe.steps), recipe.calibration_batches))
     checkpoint.save(run / "last", nnx.state(model, checkpoint.WEIGHTS), config, card)
-
-
-def _new_state(config: ModelConfig, recipe: Recipe) -> tuple[nnx.GraphDef, nnx.State]:
-    def make() -> tuple[CellViT, nnx.Optimizer]:
-        model = CellViT(config, rngs=nnx.Rngs(recipe.seed))
-        return model, nnx.Optimizer(model, recipe.optimizer(), wrt=nnx.Param)
-
-    graphdef, _ = nnx.split(nnx.eval_shape(make))
-    return graphdef, jax.jit(lambda: nnx.state(make()))()
-
-
-def _with_weights(graphdef: nnx.GraphDef, state: nnx.State, source: str | Path) -> nnx.State:
-    """The state with the parameters and batch statistics of the checkpoint at `source`."""
-    model, optimizer = nnx.merge(graphdef, state)
-    nnx.update(model, nnx.state(checkpoint.load(source), checkpoint.WEIGHTS))
-    return nnx.state((model, optimizer))
 
 
 def _forget(log: TextIO, start: int) -> None:

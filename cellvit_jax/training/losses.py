@@ -91,6 +91,7 @@ def hv_kernel() -> np.ndarray:
 
 
 def tissue_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Batch mean of the cross-entropy of logits (B, T) and integer labels (B,)."""
-    log_p = jax.nn.log_softmax(logits)
-    return -jnp.take_along_axis(log_p, labels[:, None], axis=1).mean()
+    """Mean of the cross-entropy of logits (B, T) over those images whose label (B,) is not -1."""
+    known = labels >= 0
+    log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.maximum(labels, 0)[:, None], 1)
+    return -(known * log_p[:, 0]).sum() / jnp.maximum(known.sum(), 1)

@@ -3,50 +3,121 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import field
+from typing import Literal
 
-import optax
-
+from cellvit_jax.data.augment import Augmentation
+from cellvit_jax.data.sampling import Sampling
 from cellvit_jax.training.objective import Objective
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """AdamW with warm-up, a constant rate, and a linear decay to zero over the last part.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The learning rate over a run: a linear warm-up to `peak`, and then what `kind` says.
 
-    The rate depends on `steps` only where it decays, so a run may be resumed with other `steps`.
+    "constant" stays there, and falls to zero over the last `decay_share` of the run;
+    "exponential" is multiplied by `factor` after every epoch; "cosine" falls to zero at the end.
     """
 
-    steps: int
+    kind: Literal["constant", "exponential", "cosine"] = "constant"
+    peak: float = 3e-4
+    warmup_steps: int = 0
+    factor: float = 0.95
+    decay_share: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is trained, whatever the network, the data and the devices.
+
+    A *step* looks at `batch_size` tiles with sides of `tile` pixels, on all devices together;
+    `accumulate` steps make one
+    update of the weights by AdamW. `steps_per_epoch` of 0 stands for as many as it takes to look at
+    as many images as there are. Up to `unfreeze_epoch` the encoder keeps its weights (its tissue
+    head does not), for ever where that is None. With `ema_decay` a moving average of the weights is
+    kept, and used wherever the network is. The two rates replace those of the model's config.
+    `dtype` is the compute type, parameters are float32; `remat` computes activations twice to hold
+    fewer of them.
+    """
+
+    epochs: int
     batch_size: int
-    objective: Objective
-    learning_rate: float = 1e-3
-    warmup_steps: int = 100
-    decay_share: float = 0.3
-    weight_decay: float = 1e-2
-    betas: tuple[float, float] = (0.9, 0.99)
+    steps_per_epoch: int = 0
+    accumulate: int = 1
+    tile: int = 256
+    sampling: Sampling = field(default_factory=Sampling)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    objective: Objective = field(default_factory=Objective)
+    schedule: Schedule = field(default_factory=Schedule)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-4
+    clip_norm: float | None = None
+    ema_decay: float | None = None
+    unfreeze_epoch: int | None = 0
+    drop_path_rate: float = 0.0
+    attention_drop_rate: float = 0.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
     save_every: int = 100
     calibration_batches: int = 200  # that the final batch statistics are the mean of
     seed: int = 0
 
-    def schedule(self) -> optax.Schedule:
-        """Learning rate by step."""
-        decay = round(self.steps * self.decay_share)
-        return optax.join_schedules(
-            [
-                optax.linear_schedule(0.0, self.learning_rate, self.warmup_steps),
-                optax.constant_schedule(self.learning_rate),
-                optax.linear_schedule(self.learning_rate, 0.0, decay),
-            ],
-            [self.warmup_steps, self.steps - decay],
-        )
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.epochs * self.steps_per_epoch
 
-    def optimizer(self) -> optax.GradientTransformation:
-        """The optax chain."""
-        b1, b2 = self.betas
-        return optax.chain(
-            optax.clip_by_global_norm(100.0),
-            optax.adamw(self.schedule(), b1=b1, b2=b2, weight_decay=self.weight_decay),
-        )
+    def over(self, images: int) -> Recipe:
+        """The recipe for a data set of so many images: with its `steps_per_epoch`."""
+        steps = self.steps_per_epoch or -(-images // self.batch_size)
+        return dataclasses.replace(self, steps_per_epoch=steps)
+
+    def encoder_rests(self, step: int) -> bool:
+        """Whether the encoder keeps its weights in a step, counted from 0."""
+        return self.unfreeze_epoch is None or step < self.unfreeze_epoch * self.steps_per_epoch
+
+
+def pannuke() -> Recipe:
+    """The published recipe of CellViT for a fold of PanNuke (Hörst et al. 2024).
+
+    Mixed precision is bfloat16 here, which needs no scaling of the loss.
+    """
+    return Recipe(
+        epochs=130,
+        batch_size=16,
+        sampling=Sampling.published(),
+        augmentation=Augmentation.published(),
+        schedule=Schedule(kind="exponential", peak=3e-4, factor=0.95),
+        betas=(0.85, 0.95),
+        weight_decay=1e-4,
+        unfreeze_epoch=25,
+        drop_path_rate=0.1,
+        attention_drop_rate=0.1,
+        dtype="bfloat16",
+        remat=True,
+    )
+
+
+def finetune() -> Recipe:
+    """From trained weights to one's own few annotated images, on a laptop.
+
+    The encoder stays as it is, which is what few images can afford and takes a third of the time.
+    Batches are small and gradients of four make an update; the weights are averaged.
+    """
+    return Recipe(
+        epochs=20,
+        batch_size=4,
+        steps_per_epoch=100,
+        accumulate=4,
+        augmentation=Augmentation.demo(),
+        objective=Objective(double_softmax=False),
+        schedule=Schedule(kind="cosine", peak=5e-4, warmup_steps=100),
+        betas=(0.9, 0.99),
+        weight_decay=1e-2,
+        clip_norm=100.0,
+        ema_decay=0.99,
+        unfreeze_epoch=None,
+    )
 
 
 def demo(steps: int = 3700) -> Recipe:
@@ -55,7 +126,16 @@ def demo(steps: int = 3700) -> Recipe:
     A small network finds nuclei worse than it tells them apart, and the published weights are all
     but silent on the former: here the binary branch counts three times, gradients of hv half.
     """
-    objective = Objective(
-        binary_focal_tversky=3.0, binary_dice=3.0, hv_msge=4.0, double_softmax=False
+    return Recipe(
+        epochs=-(-steps // 100),
+        batch_size=4,
+        steps_per_epoch=100,
+        augmentation=Augmentation.demo(),
+        objective=Objective(
+            binary_focal_tversky=3.0, binary_dice=3.0, hv_msge=4.0, double_softmax=False
+        ),
+        schedule=Schedule(kind="constant", peak=1e-3, warmup_steps=100, decay_share=0.3),
+        betas=(0.9, 0.99),
+        weight_decay=1e-2,
+        clip_norm=100.0,
     )
-    return Recipe(steps=steps, batch_size=4, objective=objective)

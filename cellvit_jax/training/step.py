@@ -1,4 +1,4 @@
-"""One optimisation step, a pure function of (state, batch)."""
+"""One step of training, a pure function of (state, batch)."""
 
 from __future__ import annotations
 
@@ -6,32 +6,76 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.typing import ArrayLike
 
-from cellvit_jax.training.objective import Metrics, Objective
+from cellvit_jax import checkpoint, sharding
+from cellvit_jax.models import CellViT
+from cellvit_jax.training.objective import Metrics
+from cellvit_jax.training.optimizer import in_encoder, optimizer
+from cellvit_jax.training.state import Arrays, Layout, TrainState
 
-Step = Callable[[nnx.State, Mapping[str, ArrayLike]], tuple[nnx.State, Metrics]]
+Step = Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, Metrics]]
 
 
-def make_step(graphdef: nnx.GraphDef, objective: Objective) -> Step:
-    """The jitted step for `graphdef` of a (model, optimizer) pair; its state is donated."""
+def make_step(layout: Layout, *, encoder_rests: bool) -> Step:
+    """The jitted step of a layout, whose state is donated.
 
-    @partial(jax.jit, donate_argnums=0)
-    def train_step(state, batch):
-        model, optimizer = nnx.merge(graphdef, state)
-        modeldef, params, rest = nnx.split(model, nnx.Param, ...)
+    A step in which the encoder rests takes no gradients of it, and leaves it and its moments as
+    they are: `Recipe.encoder_rests` says which steps these are. The batch is one of `put_batch`;
+    metrics are every term of the loss, `loss` and `grad_norm`, as scalars.
+    """
+    recipe, places = layout.recipe, layout.shardings.params
+    update = optimizer(recipe, encoder_rests=encoder_rests).update
 
-        def loss_fn(params):
-            # a copy, since batch statistics must not be written across trace levels
-            model = nnx.merge(modeldef, params, rest, copy=True)
-            loss, metrics = objective(model, batch)
-            return loss, (metrics, nnx.state(model, nnx.Not(nnx.Param)))
+    @partial(jax.jit, donate_argnums=0, out_shardings=(layout.shardings, None))
+    def train_step(state: TrainState, batch: Mapping[str, jax.Array]):
+        streams = streams_at(layout, state.step)
+        resting, moving = parted(state.params, encoder_rests)
 
-        (_, (metrics, rest)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-        optimizer.update(model, grads)
-        nnx.update(model, rest)
-        return nnx.state((model, optimizer)), metrics | {"grad_norm": optax.tree.norm(grads)}
+        def loss_of(moving: Arrays):
+            params = sharding.gathered(moving | resting, places)
+            model = layout.merge(params, state.rest, streams)
+            loss, metrics = recipe.objective(model, batch)
+            return loss, (metrics, statistics_of(model))
+
+        (_, (metrics, statistics)), grads = jax.value_and_grad(loss_of, has_aux=True)(moving)
+        metrics |= {"grad_norm": optax.tree.norm(grads)}
+        grads |= jax.tree.map(jnp.zeros_like, resting)
+        updates, moments = update(grads, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = averaged(recipe.ema_decay, state, params)
+        return TrainState(state.step + 1, params, state.rest | statistics, moments, ema), metrics
 
     return train_step
+
+
+def parted(params: Arrays, encoder_rests: bool) -> tuple[Arrays, Arrays]:
+    """Those parameters that rest in a step, and those that move."""
+    rest = {name for name in params if encoder_rests and in_encoder(name)}
+    return {n: params[n] for n in rest}, {n: p for n, p in params.items() if n not in rest}
+
+
+def statistics_of(model: CellViT) -> Arrays:
+    """The running statistics by their dotted names."""
+    return checkpoint.leaves(nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+
+
+def streams_at(layout: Layout, step: jax.Array) -> Arrays:
+    """The random streams of a step, which follow from the recipe's seed and the step alone."""
+    key = jax.random.fold_in(jax.random.key(layout.recipe.seed), step)
+    return {
+        name: jax.random.fold_in(key, index)
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        else jnp.zeros(leaf.shape, leaf.dtype)
+        for index, (name, leaf) in enumerate(sorted(layout.streams.items()))
+    }
+
+
+def averaged(decay: float | None, state: TrainState, params: Arrays) -> Arrays | None:
+    """The moving average after a step; it forgets its beginning sooner than `decay` would."""
+    if decay is None:
+        return None
+    share = jnp.maximum(1 - decay, 9 / (10 + state.step))
+    return optax.incremental_update(params, state.ema, share)
