@@ -8,7 +8,6 @@ weights of another (`--start-from runs/demo/last --run runs/demo-2`); so did the
 see `benchmarks/RESULTS.md`.
 """
 
-import dataclasses
 from functools import partial
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def main(data: Path, run: Path, steps: int = 3700, start_from: str | None = None
     bbbc038 = read_folder(data / "bbbc038" / "train")
     shares = [(1 - BBBC038_SHARE) / len(consep)] * len(consep)
     shares += [BBBC038_SHARE / len(bbbc038)] * len(bbbc038)
-    recipe = dataclasses.replace(demo(), steps=steps)
+    recipe = demo(steps)
     tiles = RandomTile(consep + bbbc038, np.array(shares))
     stream = partial(batches, tiles, recipe.batch_size, seed=recipe.seed)
     train(

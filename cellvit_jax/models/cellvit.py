@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from einops import rearrange
@@ -86,7 +88,8 @@ class CellViT(nnx.Module):
         """Maps of `size` (H,W) from the image that the encoder saw and its skip grids (B,h,w,D)."""
         d0, *deeper = self.skip_paths(image, z1, z2, z3)
         d = resize(d0, size), *deeper
-        features = {name: trunk(d, z4) for name, trunk in self.trunks.items()}
+        call: Any = nnx.remat(Trunk.__call__) if self.encoder.remat else Trunk.__call__
+        features = {name: call(trunk, d, z4) for name, trunk in self.trunks.items()}
         maps = {
             name: head(features.get(name, features.get(SHARED)))
             for name, head in self.heads.items()

@@ -34,9 +34,22 @@ class Upsample(nnx.Module):
         return x + bias.reshape(1, 1, 1, -1)
 
 
-def batch_norm(features: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    """BatchNorm in float32: in bfloat16 the running statistics would be rounded."""
-    return nnx.BatchNorm(features, momentum=0.9, epsilon=1e-5, dtype=precise(dtype), rngs=rngs)
+class BatchNorm(nnx.BatchNorm):
+    """BatchNorm as PyTorch has it: what the running variance moves towards is the unbiased one.
+
+    In float32: in bfloat16 the running statistics would be rounded.
+    """
+
+    def __init__(self, features: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        super().__init__(features, momentum=0.9, epsilon=1e-5, dtype=precise(dtype), rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kept = self.momentum * self.var[...]
+        normalised = super().__call__(x)
+        if not self.use_running_average:
+            count = x.size // x.shape[-1]
+            self.var[...] = kept + (self.var[...] - kept) * (count / max(count - 1, 1))
+        return normalised
 
 
 class ConvBlock(nnx.Module):
@@ -44,7 +57,7 @@ class ConvBlock(nnx.Module):
 
     def __init__(self, inputs: int, outputs: int, rate: float, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.conv = nnx.Conv(inputs, outputs, (3, 3), dtype=dtype, rngs=rngs)
-        self.norm = batch_norm(outputs, dtype=dtype, rngs=rngs)
+        self.norm = BatchNorm(outputs, dtype=dtype, rngs=rngs)
         self.dropout = dropout(rate, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:

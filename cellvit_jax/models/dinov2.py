@@ -13,7 +13,16 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from cellvit_jax.models.config import EncoderConfig
-from cellvit_jax.models.vit import Attention, Encoded, Mlp, drop_path, dropout, layer_norm, precise
+from cellvit_jax.models.vit import (
+    Attention,
+    Encoded,
+    Mlp,
+    drop_path,
+    dropout,
+    layer_norm,
+    precise,
+    run,
+)
 
 GATES: dict[str | None, Any] = {
     "gelu": partial(jax.nn.gelu, approximate=False),
@@ -74,6 +83,7 @@ class DinoV2(nnx.Module):
         positions = 1 + registers + config.position_grid**2
         self.patch_size, self.position_grid = patch, config.position_grid
         self.skip_layers = config.skip_layers
+        self.remat = False  # of training: see `run`
         self.patch_embed = nnx.Conv(
             3, dim, (patch, patch), (patch, patch), padding="VALID", dtype=dtype, rngs=rngs
         )
@@ -113,11 +123,7 @@ class DinoV2(nnx.Module):
         grid = x.shape[1:3]
         x = jnp.concatenate([*self.prefix(len(x)), rearrange(x, "b h w d -> b (h w) d")], axis=1)
         x = x + resize_positions(self.pos_embed[...], self.position_grid, grid)
-        outputs = []
-        for block in self.blocks:
-            x = block(x)
-            outputs.append(x)
-        return outputs
+        return run(self.blocks, x, remat=self.remat)
 
     def prefix(self, batch: int) -> list[jax.Array]:
         """The cls token and the registers for every image of a batch."""

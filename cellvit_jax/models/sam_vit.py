@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from cellvit_jax.errors import InputError
 from cellvit_jax.models.config import EncoderConfig
-from cellvit_jax.models.vit import Encoded, Mlp, drop_path, dropout, layer_norm, precise
+from cellvit_jax.models.vit import Encoded, Mlp, drop_path, dropout, layer_norm, precise, run
 
 NECK_WIDTH = 256
 
@@ -187,6 +187,7 @@ class SamViT(nnx.Module):
         side = config.position_grid
         normal = nnx.initializers.truncated_normal(0.02)
         self.skip_layers = config.skip_layers
+        self.remat = False  # of training: see `run`
         self.patch_embed = nnx.Conv(3, dim, patch, patch, padding="VALID", dtype=dtype, rngs=rngs)
         self.pos_embed = nnx.Param(normal(rngs.params(), (1, side, side, dim)))
         rates = np.linspace(0.0, config.drop_path_rate, config.depth)
@@ -225,11 +226,7 @@ class SamViT(nnx.Module):
         """The outputs (B,h,w,D) of all blocks."""
         x = self.patch_embed(images).astype(images.dtype)
         x = x + crop_positions(self.pos_embed[...], x.shape[1:3])
-        outputs = []
-        for block in self.blocks:
-            x = block(x)
-            outputs.append(x)
-        return outputs
+        return run(self.blocks, x, remat=self.remat)
 
 
 def crop_positions(positions: jax.Array, grid: tuple[int, ...]) -> jax.Array:

@@ -95,6 +95,19 @@ class Block(nnx.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)).astype(x.dtype))
 
 
+def run(blocks: nnx.List, x: jax.Array, *, remat: bool) -> list[jax.Array]:
+    """The outputs of all blocks, one after the other.
+
+    With `remat` gradients compute a block again instead of keeping what happens inside it.
+    """
+    call = nnx.remat(lambda block, x: block(x)) if remat else lambda block, x: block(x)
+    outputs = []
+    for block in blocks:
+        x = call(block, x)
+        outputs.append(x)
+    return outputs
+
+
 class ViT(nnx.Module):
     """Patch embedding, cls token, position embeddings, blocks, tissue head."""
 
@@ -103,6 +116,7 @@ class ViT(nnx.Module):
         normal = nnx.initializers.truncated_normal(0.02)
         positions = 1 + config.position_grid**2
         self.patch_size, self.skip_layers = config.patch_size, config.skip_layers
+        self.remat = False  # of training: see `run`
         self.patch_embed = nnx.Conv(3, dim, patch, patch, padding="VALID", dtype=dtype, rngs=rngs)
         self.cls_token = nnx.Param(normal(rngs.params(), (1, 1, dim)))
         self.pos_embed = nnx.Param(normal(rngs.params(), (1, positions, dim)))
@@ -131,11 +145,7 @@ class ViT(nnx.Module):
         cls = jnp.broadcast_to(self.cls_token[...], (x.shape[0], 1, x.shape[-1]))
         x = jnp.concatenate([cls, rearrange(x, "b h w d -> b (h w) d")], axis=1)
         x = x + resize_positions(self.pos_embed[...], grid)
-        outputs = []
-        for block in self.blocks:
-            x = block(x)
-            outputs.append(x)
-        return outputs
+        return run(self.blocks, x, remat=self.remat)
 
 
 def resize_positions(positions: jax.Array, grid: tuple[int, int]) -> jax.Array:

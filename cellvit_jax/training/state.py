@@ -120,7 +120,9 @@ def network(config: ModelConfig, recipe: Recipe, rngs: nnx.Rngs) -> CellViT:
         drop_path_rate=recipe.drop_path_rate,
         attention_drop_rate=recipe.attention_drop_rate,
     )
-    return CellViT(config, dtype=jnp.dtype(recipe.dtype), rngs=rngs)
+    model = CellViT(config, dtype=jnp.dtype(recipe.dtype), rngs=rngs)
+    model.encoder.remat = recipe.remat
+    return model
 
 
 def drawn(config: ModelConfig, recipe: Recipe, seed: Any, given: Arrays) -> TrainState:
@@ -139,7 +141,7 @@ def split(model: CellViT, recipe: Recipe) -> tuple[nnx.GraphDef, Arrays, Arrays,
         return isinstance(variable, nnx.Param) and not rests
 
     graphdef, *parts = nnx.split(model, nnx.RngState, is_trained, ...)
-    streams, params, rest = (checkpoint.leaves(nnx.to_pure_dict(part)) for part in parts)
+    streams, params, rest = (named(part) for part in parts)
     return graphdef, streams, params, rest
 
 
@@ -173,8 +175,13 @@ def put(value: Any, place: Any) -> jax.Array:
     return jax.make_array_from_callback(place.shape, place.sharding, lambda part: value[part])
 
 
+def named(state: nnx.State) -> Arrays:
+    """The arrays of a network's state (`nnx.state(model, checkpoint.WEIGHTS)`) by dotted names."""
+    return checkpoint.leaves(nnx.to_pure_dict(state))
+
+
 def nested(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree that arrays have their dotted names from."""
+    """The tree that `named` arrays come from."""
     return unflatten_dict(
         {
             tuple(int(part) if part.isdigit() else part for part in name.split(".")): array

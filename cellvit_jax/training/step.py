@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from cellvit_jax import checkpoint, sharding
-from cellvit_jax.models import CellViT
+from cellvit_jax import sharding
 from cellvit_jax.training.objective import Metrics
 from cellvit_jax.training.optimizer import in_encoder, optimizer
-from cellvit_jax.training.state import Arrays, Layout, TrainState
+from cellvit_jax.training.state import Arrays, Layout, TrainState, named
 
 Step = Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, Metrics]]
 
@@ -26,7 +25,7 @@ def make_step(layout: Layout, *, encoder_rests: bool) -> Step:
     they are: `Recipe.encoder_rests` says which steps these are. The batch is one of `put_batch`;
     metrics are every term of the loss, `loss` and `grad_norm`, as scalars.
     """
-    recipe, places = layout.recipe, layout.shardings.params
+    recipe, places = layout.recipe, layout.shardings.params | layout.shardings.rest
     update = optimizer(recipe, encoder_rests=encoder_rests).update
 
     @partial(jax.jit, donate_argnums=0, out_shardings=(layout.shardings, None))
@@ -35,10 +34,10 @@ def make_step(layout: Layout, *, encoder_rests: bool) -> Step:
         resting, moving = parted(state.params, encoder_rests)
 
         def loss_of(moving: Arrays):
-            params = sharding.gathered(moving | resting, places)
-            model = layout.merge(params, state.rest, streams)
+            values = sharding.gathered(moving | resting | state.rest, places)
+            model = layout.merge(values, streams)
             loss, metrics = recipe.objective(model, batch)
-            return loss, (metrics, statistics_of(model))
+            return loss, (metrics, named(nnx.state(model, nnx.BatchStat)))
 
         (_, (metrics, statistics)), grads = jax.value_and_grad(loss_of, has_aux=True)(moving)
         metrics |= {"grad_norm": optax.tree.norm(grads)}
@@ -53,13 +52,8 @@ def make_step(layout: Layout, *, encoder_rests: bool) -> Step:
 
 def parted(params: Arrays, encoder_rests: bool) -> tuple[Arrays, Arrays]:
     """Those parameters that rest in a step, and those that move."""
-    rest = {name for name in params if encoder_rests and in_encoder(name)}
-    return {n: params[n] for n in rest}, {n: p for n, p in params.items() if n not in rest}
-
-
-def statistics_of(model: CellViT) -> Arrays:
-    """The running statistics by their dotted names."""
-    return checkpoint.leaves(nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+    resting = {name: p for name, p in params.items() if encoder_rests and in_encoder(name)}
+    return resting, {name: p for name, p in params.items() if name not in resting}
 
 
 def streams_at(layout: Layout, step: jax.Array) -> Arrays:

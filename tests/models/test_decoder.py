@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cellvit_jax.models.decoder import Upsample
+from cellvit_jax.models.decoder import BatchNorm, Upsample
 from tests.networks import noise
 
 
@@ -25,3 +25,16 @@ def test_upsample_equals_the_dilated_form():
     )
     twin.kernel[...] = layer.kernel[::-1, ::-1]
     np.testing.assert_allclose(layer(noise(1, 4, 4, 3)), twin(noise(1, 4, 4, 3)), atol=1e-5)
+
+
+def test_the_running_variance_is_unbiased_and_outputs_are_not():
+    norm = BatchNorm(3, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).normal(2, 3, (2, 2, 3, 3)).astype(np.float32)
+    values = x.reshape(-1, 3)
+    y = norm(x)
+    np.testing.assert_allclose(y.reshape(-1, 3).var(0), 1, rtol=1e-4)
+    np.testing.assert_allclose(norm.mean[...], 0.1 * values.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * values.var(0, ddof=1), rtol=1e-5)
+    rested = nnx.view(norm, use_running_average=True)
+    rested(x)
+    np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * values.var(0, ddof=1), rtol=1e-5)

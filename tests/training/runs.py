@@ -1,0 +1,83 @@
+"""A run small enough to be made again and again, on any mesh."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
+from functools import cache
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from cellvit_jax.sharding import make_mesh, put_batch
+from cellvit_jax.training.recipes import Recipe, Schedule
+from cellvit_jax.training.state import Layout, TrainState, new_layout
+from cellvit_jax.training.step import Step, make_step
+from tests.networks import CARD, small_config
+
+CONFIG = small_config(shared_trunk=True)
+RECIPE = Recipe(
+    epochs=5,
+    steps_per_epoch=1,
+    batch_size=8,
+    schedule=Schedule(peak=1e-3),
+    drop_path_rate=0.1,
+    attention_drop_rate=0.1,
+)
+
+
+def batch(step: int, images: int = 8) -> dict[str, np.ndarray]:
+    """The batch of a step, of noise."""
+    rng = np.random.default_rng(step)
+    shape = (images, 32, 32)
+    return {
+        "image": rng.integers(0, 256, (*shape, 3), np.uint8),
+        "nuclei": rng.random(shape) > 0.5,
+        "hv": rng.standard_normal((*shape, 2), np.float32),
+        "types": rng.integers(0, 3, shape, np.uint8),
+        "typed": (np.arange(images) % 4 > 0).astype(np.float32),
+        "tissue": np.arange(images, dtype=np.int32) % 4 - 1,
+    }
+
+
+@contextlib.contextmanager
+def float64() -> Iterator[None]:
+    """All threads compute in float64, those too in which Orbax reads."""
+    jax.config.update("jax_enable_x64", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
+def layout_on(mesh: Mesh, **fields) -> Layout:
+    return new_layout(CONFIG, CARD, dataclasses.replace(RECIPE, **fields), mesh)
+
+
+def compiled(layout: Layout, *, encoder_rests: bool = False) -> Step:
+    """The step, optimised little: it runs for milliseconds, and compiles three times as fast."""
+    step = make_step(layout, encoder_rests=encoder_rests)
+    images = RECIPE.batch_size // jax.process_count()
+    lowered = step.lower(layout.abstract, put_batch(batch(0, images), layout.mesh))
+    return lowered.compile(compiler_options={"xla_backend_optimization_level": "0"})
+
+
+def losses(
+    layout: Layout, step: Step, state: TrainState, steps: range, part: slice = slice(None)
+) -> tuple[TrainState, list[float]]:
+    """The state after some steps, and their losses; of a batch this process has `part`."""
+    found = []
+    for index in steps:
+        values: Mapping = {name: array[part] for name, array in batch(index).items()}
+        state, metrics = step(state, put_batch(values, layout.mesh))
+        found.append(float(metrics["loss"]))
+    return state, found
+
+
+@cache
+def run_on(count: int, fsdp: int, tensor: int, dtype: str) -> tuple[Layout, Step]:
+    """Layout and step on so many devices."""
+    layout = layout_on(
+        make_mesh(fsdp=fsdp, tensor=tensor, devices=jax.devices()[:count]), dtype=dtype
+    )
+    return layout, compiled(layout)
