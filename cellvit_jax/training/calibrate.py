@@ -21,8 +21,7 @@ def calibrate(model: CellViT, batches: Iterable[Mapping[str, ArrayLike]]) -> Non
     Johnson 2021).
     """
     graphdef, state = nnx.split(_forgetful(model))
-    measure = jax.jit(partial(_measure, graphdef))
-    found = [measure(state, batch["image"]) for batch in batches]
+    found = [_measure(graphdef, state, batch["image"]) for batch in batches]
     nnx.update(model, jax.tree.map(lambda *statistics: sum(statistics) / len(found), *found))
 
 
@@ -35,6 +34,8 @@ def _forgetful(model: CellViT) -> CellViT:
     return model
 
 
+# the structure is an argument, so that one program serves all epochs
+@partial(jax.jit, static_argnums=0)
 def _measure(graphdef, state, images):
     model = nnx.merge(graphdef, state)
     model(normalise(model, images))

@@ -1,30 +1,57 @@
-"""The training loop: resumable, saving as it goes."""
+"""The training loop: it shows how it goes, saves as it goes, and goes on where it was."""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import dataclasses
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from orbax.checkpoint import v1 as ocp
-from rich.progress import Progress
 
 from cellvit_jax import checkpoint
 from cellvit_jax.card import ModelCard
 from cellvit_jax.data.pipeline import Batch
 from cellvit_jax.errors import CellViTError
-from cellvit_jax.models import ModelConfig
+from cellvit_jax.models import CellViT, ModelConfig
 from cellvit_jax.sharding import put_batch
 from cellvit_jax.training.calibrate import calibrate
+from cellvit_jax.training.logs import Logs
+from cellvit_jax.training.progress import Bar
 from cellvit_jax.training.recipes import Recipe
-from cellvit_jax.training.state import begin, new_layout, read_weights, trained
+from cellvit_jax.training.state import Layout, TrainState, begin, new_layout, read_weights, trained
+from cellvit_jax.training.states import Standing, States, on_host
 from cellvit_jax.training.step import make_step
+from cellvit_jax.training.stopping import Stopping
+
+Pictures = Mapping[str, np.ndarray]
+CALIBRATION_SHARE = 0.1  # of the recipe's batches, for weights that are only measured
+
+
+class Validation(NamedTuple):
+    """How a network is scored: `score` gives figures, `bpq` among them, and overlays."""
+
+    score: Callable[[CellViT], tuple[dict[str, float], Pictures]]
+    every: int = 1  # epochs
+    patience: int = 0  # scores without a better one until the run ends; 0: never
+
+
+class Outcome(NamedTuple):
+    """How a run ended: `stopped` by a signal, or `early`; `idle` is the share of its time that
+    went into validation and saving."""
+
+    steps: int
+    stopped: bool
+    early: bool
+    best: float | None
+    idle: float
 
 
 def train(
@@ -34,63 +61,174 @@ def train(
     recipe: Recipe,
     batches: Callable[[int], Iterator[Batch]],
     *,
+    weights: Mapping[str, Any] | None = None,
     start_from: str | Path | None = None,
     mesh: Mesh | None = None,
-) -> None:
+    validation: Validation | None = None,
+    keep: int = 2,
+    loggers: Sequence[str] = (),
+    quiet: bool = True,
+) -> Outcome:
     """Train for `recipe.steps`, or go on with the run in folder `run` if there is one.
 
-    `batches(step)` yields the batches from `step` on. A new run begins with random weights, or
-    with those of `start_from`, a checkpoint of the same architecture. All devices take part, or
-    those of `mesh`. Writes `run/log.jsonl` (a
-    line a step), `run/state/` (to resume from) and, at the end, the checkpoint directory
-    `run/last/`.
+    `batches(step)` yields the batches from `step` on. A new run begins with `weights` (see
+    `state.begin`), those of the checkpoint `start_from`, or random ones. All devices take part, or
+    those of `mesh`. Writes `run/log.jsonl` (a line a step), `run/state/` (to go on from, the last
+    `keep` ones) and the checkpoint directories `run/best/`, by bPQ, and at the end `run/last/`.
+
+    SIGTERM and SIGINT save the state and end the run between two steps. A loss that is not finite
+    raises `CellViTError`; the batch is kept in `run/bad-batch.npz`.
     """
     run = Path(run).resolve()
     run.mkdir(parents=True, exist_ok=True)
     layout = new_layout(config, card, recipe, mesh)
-    steps = {rests: make_step(layout, encoder_rests=rests) for rests in (True, False)}
-    kept = ocp.training.preservation_policies.LatestN(2)
-    with (
-        ocp.training.Checkpointer(run / "state", preservation_policy=kept) as states,
-        (run / "log.jsonl").open("a+") as log,
-        Progress() as progress,
-    ):
-        if states.latest is not None:
-            start, state = states.latest.step, states.load(states.latest.step, layout.abstract)
+    with States(run / "state", keep) as states:
+        start = states.step
+        if start:
+            state, standing = states.load(layout)
         else:
-            weights = None if start_from is None else read_weights(layout, start_from)
-            start, state = 0, begin(layout, weights)
-        _forget(log, start)
-        task = progress.add_task("training", total=recipe.steps, completed=start)
-        stream, pending = batches(start), None
-        for index in range(start, recipe.steps):
-            batch = put_batch(next(stream), layout.mesh)
-            state, metrics = steps[recipe.encoder_rests(index)](state, batch)
-            if (index + 1) % recipe.save_every == 0 or index + 1 == recipe.steps:
-                states.save_async(index + 1, state, force=True)
+            given = weights if start_from is None else read_weights(layout, start_from)
+            state, standing = begin(layout, given), Standing()
+        with (
+            Logs(run, start, loggers, active=jax.process_index() == 0) as logs,
+            Bar(recipe.steps, start, recipe.batch_size, quiet=quiet) as bar,
+        ):
+            loop = Loop(run, layout, batches, validation, states, logs, bar, standing)
+            return loop.go(start, state)
+
+
+@dataclasses.dataclass
+class Loop:
+    """A run under way."""
+
+    run: Path
+    layout: Layout
+    batches: Callable[[int], Iterator[Batch]]
+    validation: Validation | None
+    states: States
+    logs: Logs
+    bar: Bar
+    standing: Standing
+    idle: float = 0.0
+    pending: tuple[int, Batch, dict[str, jax.Array]] | None = None
+
+    def go(self, start: int, state: TrainState) -> Outcome:
+        """All steps that are left, and the final weights."""
+        began, steps = time.monotonic(), self.layout.recipe.steps
+        with Stopping() as stopping, contextlib.closing(Stream(self.batches, start)) as stream:
+            index, state = self.steps(start, state, stream, stopping)
+        stopped, early = stopping.came, self.has_waited()
+        if not stopped and (index > start or not (self.run / "last").exists()):
+            self.finish(index, state)
+        idle = self.idle / max(time.monotonic() - began, 1e-9)
+        return Outcome(index, stopped, early and index < steps, self.standing.best, idle)
+
+    def steps(
+        self, index: int, state: TrainState, stream: Stream, stopping: Stopping
+    ) -> tuple[int, TrainState]:
+        """Steps until the last one, a signal, or too long without a better score."""
+        recipe = self.layout.recipe
+        step = {rests: make_step(self.layout, encoder_rests=rests) for rests in (True, False)}
+        while index < recipe.steps and not self.has_waited() and not stopping.asked(index):
+            batch = next(stream)
+            on_device = put_batch(batch, self.layout.mesh)
+            state, metrics = step[recipe.encoder_rests(index)](state, on_device)
             # read the metrics of the step before, so that the device never waits for the host
-            if pending:
-                _report(log, *pending)
-            pending = (index, metrics)
-            progress.advance(task)
-        if pending:
-            _report(log, *pending)
-    model = trained(layout, state)
-    calibrate(model, islice(batches(recipe.steps), recipe.calibration_batches))
-    checkpoint.save(run / "last", nnx.state(model, checkpoint.WEIGHTS), config, card)
+            self.report()
+            self.pending = index, batch, metrics
+            index += 1
+            self.between(index, state)
+        self.report()  # before the state is saved: a broken one must not be
+        self.states.save(index, state, self.standing)
+        return index, state
+
+    def report(self) -> None:
+        """Log the metrics of the last step that has not been; raise if its loss is not finite."""
+        if self.pending is None:
+            return
+        index, batch, metrics = self.pending
+        self.pending = None
+        values = {name: float(value) for name, value in metrics.items()}
+        self.logs.write(index, values)
+        self.bar.step(index, values)
+        if not math.isfinite(values["loss"]):
+            path = self.run / "bad-batch.npz"
+            if jax.process_index() == 0:
+                np.savez(path, step=index, **batch)  # type: ignore[arg-type]
+            raise CellViTError(
+                f"the loss is {values['loss']} at step {index}: lower the learning rate. Its batch "
+                f"is in {path}; the last good state stays in {self.run / 'state'}"
+            )
+
+    def between(self, index: int, state: TrainState) -> None:
+        """What is due when so many steps are made: a score, a save."""
+        recipe, validation = self.layout.recipe, self.validation
+        scored = validation and index % (recipe.steps_per_epoch * validation.every) == 0
+        if not scored and index % recipe.save_every:
+            return
+        self.report()
+        began = time.monotonic()
+        if scored:
+            self.score(index, self.model(state, CALIBRATION_SHARE))
+        self.states.save(index, state, self.standing)
+        spent = time.monotonic() - began
+        self.idle += spent
+        self.bar.pause(spent)
+
+    def score(self, index: int, model: CellViT) -> None:
+        """Measure a network, and keep it as the best if it is."""
+        assert self.validation is not None
+        figures, pictures = self.validation.score(model)
+        before, self.standing = self.standing, self.standing.after(figures["bpq"])
+        self.logs.write(index - 1, figures, pictures)
+        better = self.standing.best != before.best
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
+        self.bar.say(f"step {index:<8}{shown}{'  (best)' * better}")
+        if better:
+            self.save("best", model)
+
+    def model(self, state: TrainState, share: float = 1.0) -> CellViT:
+        """The network as it stands, its batch statistics measured."""
+        recipe = self.layout.recipe
+        model = trained(self.layout, on_host(state))
+        count = math.ceil(recipe.calibration_batches * share)
+        with contextlib.closing(Stream(self.batches, recipe.steps)) as stream:
+            calibrate(model, islice(stream, count))
+        return model
+
+    def finish(self, index: int, state: TrainState) -> None:
+        """The final weights, which are the best if nothing else says so."""
+        began = time.monotonic()
+        model = self.model(state)
+        self.save("last", model)
+        if self.validation is None:
+            self.save("best", model)
+        elif not self.has_waited():
+            self.score(index, model)
+        self.idle += time.monotonic() - began
+
+    def save(self, name: str, model: CellViT) -> None:
+        """Write a checkpoint directory."""
+        if jax.process_index() == 0:
+            weights = nnx.state(model, checkpoint.WEIGHTS)
+            checkpoint.save(self.run / name, weights, self.layout.config, self.layout.card)
+
+    def has_waited(self) -> bool:
+        """Whether scores have been no better for too long."""
+        patience = 0 if self.validation is None else self.validation.patience
+        return 0 < patience <= self.standing.waited
 
 
-def _forget(log: TextIO, start: int) -> None:
-    """Drop the lines of steps that will be done again."""
-    log.seek(0)
-    kept = [line for line in log if json.loads(line)["step"] < start]
-    log.truncate(0)
-    log.writelines(kept)
+class Stream(Iterator[Batch]):
+    """The batches from a step on; `close` ends what works ahead."""
 
+    def __init__(self, batches: Callable[[int], Iterator[Batch]], start: int):
+        self._batches = batches(start)
 
-def _report(log: TextIO, index: int, metrics: dict[str, jax.Array]) -> None:
-    values = {name: float(value) for name, value in metrics.items()}
-    log.write(json.dumps({"step": index, "time": round(time.time(), 1)} | values) + "\n")
-    log.flush()
-    if not values["loss"] < float("inf"):
-        raise CellViTError(f"the loss is {values['loss']} at step {index}: lower the learning rate")
+    def __next__(self) -> Batch:
+        return next(self._batches)
+
+    def close(self) -> None:
+        """End the threads of a `pipeline.Batches`."""
+        if hasattr(self._batches, "close"):
+            self._batches.close()

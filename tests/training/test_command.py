@@ -1,0 +1,171 @@
+"""The command `train`, from a folder of images to a model folder; killed and gone on with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.networks import save_small
+from tests.training_data.fields import field
+
+pytest.importorskip("grain")
+
+import cellvit_jax as cj
+from cellvit_jax.training.progress import Bar
+from cellvit_jax.training.states import Standing
+
+QUICK = {
+    "recipe.epochs": 2,
+    "recipe.steps_per_epoch": 4,
+    "recipe.batch_size": 2,
+    "recipe.tile": 32,
+    "recipe.accumulate": 1,
+    "recipe.save_every": 3,
+    "recipe.calibration_batches": 2,
+    "devices.fsdp": 1,
+}
+SETTINGS = [word for name, value in QUICK.items() for word in ("--set", f"{name}={value}")]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    for part in ("images", "masks", "types"):
+        (root / part).mkdir()
+    sample = field(64, 64)
+    assert sample.types is not None
+    for name in ("a.png", "b.png", "c.png"):
+        Image.fromarray(sample.image).save(root / "images" / name)
+        Image.fromarray(sample.instances.astype(np.uint16)).save(root / "masks" / name)
+        Image.fromarray(sample.types).save(root / "types" / name)
+    (root / "classes.yaml").write_text("classes: {1: Round, 2: Long}\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "small"
+    save_small(path, shared_trunk=True, num_tissues=0)
+    return path
+
+
+def start(data: Path, model: Path, out: Path) -> subprocess.Popen:
+    words = ["train", "--data", data, "--model", model, "--out", out, *SETTINGS]
+    code = "import sys; from cellvit_jax import cli; cli.main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)],
+        env=os.environ
+        | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(model.parent / "jax")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def losses(out: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "time"} for row in rows]
+
+
+def wait_for(out: Path, steps: int) -> None:
+    log = out / "log.jsonl"
+    until = time.monotonic() + 300
+    while not log.exists() or len(log.read_text().splitlines()) < steps:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def whole(data, model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    process = start(data, model, out)
+    told, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    return out, told
+
+
+def test_a_run_leaves_models_a_log_and_its_config(whole):
+    out, told = whole
+    assert "2 fields to learn from; to measure on: 1 field held out" in told
+    assert f"cellvit-jax segment IMAGE --model {out / 'best'}" in told
+    rows = losses(out)
+    assert [row["step"] for row in rows if "loss" in row] == list(range(8))
+    assert [row["step"] for row in rows if "bpq" in row] == [3, 7, 7]
+    for name in ("best", "last"):
+        trained = cj.load(out / name)
+        assert [one.name for one in trained.card.classes[1:]] == ["Round", "Long"]
+    assert list((out / "tensorboard").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(whole, data, model, tmp_path, number):
+    out = tmp_path / "run"
+    process = start(data, model, out)
+    wait_for(out, 5)
+    process.send_signal(number)
+    told, _ = process.communicate(timeout=600)
+    if number == signal.SIGTERM and process.returncode:
+        assert process.returncode == 143
+        assert f"cellvit-jax train --config {out / 'config.json'}" in told
+    again = start(data, model, out)
+    _, errors = again.communicate(timeout=600)
+    assert again.returncode == 0, errors
+    assert losses(out) == losses(whole[0])
+
+
+def test_a_dry_run_tells_and_writes_nothing(call, data, model, tmp_path):
+    out = tmp_path / "run"
+    one = ["--set", "recipe.batch_size=8"]
+    code, told, errors = call(
+        "train", "--data", data, "--model", model, "--out", out, "--dry-run", *SETTINGS, *one
+    )
+    assert code == 0, errors
+    assert "MiB on each device" in told
+    assert "loss" in told
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--data", "nowhere"], "nowhere is not there, expected a folder"),
+        ([], "say what to train on"),
+        (["--data", "x", "--recipe", "panuke"], "did you mean pannuke?"),
+        (["--data", "x", "--set", "recipe.epoch=1"], "did you mean epochs?"),
+        (["--config", "x.json"], "x.json is not a readable config"),
+        (["--config", "x.json", "--data", "x"], "change them with --set"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_sentence(call, words, sentence):
+    code, _, errors = call("train", *words)
+    assert code == 2
+    assert sentence in errors
+    assert "Traceback" not in errors
+
+
+def test_a_misspelt_architecture_suggests_the_nearest(call, data):
+    code, _, errors = call("train", "--data", data, "--model", "cellvit-tinny")
+    assert code == 2
+    assert "did you mean cellvit-tiny?" in errors
+
+
+def test_standing_knows_the_best_score_and_how_long_ago_it_was():
+    standing = Standing().after(0.3).after(0.2).after(0.25)
+    assert standing == Standing(0.3, 2)
+    assert standing.after(0.4) == Standing(0.4, 0)
+    assert Standing(0.1).after(float("nan")) == Standing(0.1, 1)
+
+
+def test_the_bar_is_a_line_where_there_is_no_terminal(capsys, monkeypatch):
+    monkeypatch.setattr("cellvit_jax.training.progress.PAUSE", 0.0)
+    with Bar(10, 0, 4) as bar:
+        bar.step(2, {"loss": 1.25})
+    assert "training: 3 of 10" in capsys.readouterr().err
