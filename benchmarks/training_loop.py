@@ -2,8 +2,9 @@
 
     python benchmarks/training_loop.py [--model cellvit-256] [--steps 12]
 
-The loop makes tiles of fields, augments them, logs and shows each step; the step alone sees one batch that
-lies on the device. Compilation, validation and saving are left out: what those take, a run says itself.
+The loop makes tiles of fields, augments them, logs and shows each step; the step alone sees one
+batch that lies on the device. Compilation, validation and saving are left out: what those take, a
+run says itself.
 """
 
 from __future__ import annotations
