@@ -17,7 +17,7 @@ from flax import nnx
 
 from cellvit_jax.card import ModelCard, cell_classes
 from cellvit_jax.inference.memory import halved
-from cellvit_jax.models import CellClassifier, CellViT
+from cellvit_jax.models import CellClassifier, CellViT, folded
 from cellvit_jax.sharding import over_batch
 
 Maps = dict[str, np.ndarray]
@@ -36,7 +36,8 @@ class Predictor:
     `predictor.card` names the classes that cells have in the end.
 
     A batch is divided among the local devices, as many of them as divide `batch_size`; by default
-    each gets what suits its platform. Where a device has not enough memory, batches are halved, and
+    each gets what suits its platform. What runs is the network's inference form (`models.folded`)
+    with that `attention` kernel. Where a device has not enough memory, batches are halved, and
     the rest of the work goes on with those.
     """
 
@@ -49,7 +50,9 @@ class Predictor:
         tokens: bool = False,
         binary: bool = False,
         head: CellClassifier | None = None,
+        attention: str = "xla",
     ):
+        self.model = model
         self.card = _with_classes(card, head, binary)
         self.head, self.tokens = head, tokens
         self.busy = 0.0  # seconds in which the devices had work
@@ -59,7 +62,7 @@ class Predictor:
         )
         self._divided, copied = over_batch(self._devices)
         # a pure dictionary under a closed-over graph is the cheapest call there is
-        graphdef, state = nnx.split(model)
+        graphdef, state = nnx.split(folded(model, attention=attention))
         self._state = jax.device_put(nnx.to_pure_dict(state), copied)
         with_tokens = tokens or head is not None
         self._predict = jax.jit(partial(_predict, graphdef, card, with_tokens, binary))
@@ -67,7 +70,7 @@ class Predictor:
     @property
     def weights(self) -> Any:
         """The network's parameters and statistics, as nested dictionaries."""
-        return self._state
+        return nnx.to_pure_dict(nnx.state(self.model))
 
     def __call__(self, tiles: Iterable[np.ndarray]) -> Iterator[Maps]:
         """One dictionary a tile (T,T,3) uint8, in order; a batch is in flight while one is read.

@@ -14,7 +14,7 @@ from flax import nnx
 from cellvit_jax import checkpoint
 from cellvit_jax.card import ModelCard, cell_classes
 from cellvit_jax.inference.predictor import _predict
-from cellvit_jax.models import EncoderConfig, ModelConfig, SamConfig
+from cellvit_jax.models import EncoderConfig, ModelConfig, SamConfig, folded
 
 PLATFORMS = ("tpu", "cuda")
 # preset, side of the tiles that it is used at
@@ -55,7 +55,7 @@ def lowered(config: ModelConfig, side: int, dtype=jnp.float32) -> jax.export.Exp
     """The program of `Predictor` for two tiles, for all platforms at once."""
     model = checkpoint.network(config, dtype=dtype)
     model = nnx.view(model, deterministic=True, use_running_average=True)
-    graphdef, state = nnx.split(model)
+    graphdef, state = nnx.split(nnx.eval_shape(folded, model))
     card = ModelCard(cell_classes(*"abcdef"[: config.num_classes - 1]))
     predict = jax.jit(partial(_predict, graphdef, card, True, False))
     tiles = jax.ShapeDtypeStruct((2, side, side, 3), jnp.uint8)

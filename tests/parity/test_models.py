@@ -15,7 +15,7 @@ from flax import nnx
 
 from cellvit_convert.content import Content
 from cellvit_convert.pytorch_to_orbax import translate
-from cellvit_jax.models import CellViT
+from cellvit_jax.models import CellViT, folded
 from tests.convert.archives import write_archive
 from tests.parity.synthetic import state_dict
 from tests.shared import DATA, shared
@@ -56,9 +56,14 @@ def find(name: str, folder: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def outputs(record: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    name, _, image = record.partition(".")
-    model = converted(name, tmp_path_factory.mktemp(name) / "x.pth")
+def model(record: str, tmp_path_factory: pytest.TempPathFactory) -> CellViT:
+    name = record.partition(".")[0]
+    return converted(name, tmp_path_factory.mktemp(name) / "x.pth")
+
+
+def outputs(record: str, model: CellViT) -> dict[str, np.ndarray]:
+    """The maps of the record's image."""
+    image = record.partition(".")[2]
     pixels = cv2.imread(str(find(f"{image}.png", "inputs")))[..., ::-1].astype(np.float32)
     images = (pixels / 255 - 0.5) / 0.5
     with jax.default_matmul_precision("highest"):
@@ -86,7 +91,17 @@ def sample(name: str, array: np.ndarray, stride: int) -> np.ndarray:
     return array[::stride, ::stride]
 
 
-def test_outputs_equal_the_originals(record: str, outputs: dict[str, np.ndarray]) -> None:
+def test_outputs_equal_the_originals(record: str, model: CellViT) -> None:
+    compare(record, outputs(record, model))
+
+
+@pytest.mark.slow
+def test_the_inference_form_equals_the_originals(record: str, model: CellViT) -> None:
+    compare(record, outputs(record, folded(model)))
+
+
+def compare(record: str, outputs: dict[str, np.ndarray]) -> None:
+    """Asserts that sampled outputs, and the moments of all of them, are those of the record."""
     expected = dict(np.load(find(f"{record}.npz", "models")))
     stride = int(expected.pop("stride"))
     moments = {k.removesuffix(".moments"): expected.pop(k) for k in [*expected] if "." in k}

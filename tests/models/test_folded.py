@@ -1,0 +1,100 @@
+"""The inference form against the readable one: the same outputs of every family of networks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from cellvit_jax.errors import InputError
+from cellvit_jax.models import CellViT, folded
+from cellvit_jax.models.attention import QUERIES, _attend, plain
+from cellvit_jax.models.decoder import Upsample
+from cellvit_jax.models.folded import UpConv, convolved
+from tests.networks import fill, inference, noise, small_config
+
+FAMILIES = {
+    "vit": {},
+    "shared trunk": {"shared_trunk": True, "regression_loss": True, "num_tissues": 0},
+    "sam": {"encoder": "sam", "window_size": 3, "global_layers": (2,)},
+    "uni": {"encoder": "dinov2"},
+    "virchow": {
+        "encoder": "dinov2",
+        "patch_size": 14,
+        "gate": "gelu",
+        "num_registers": 2,
+        "any_size": True,
+    },
+}
+SHALLOW = {"depth": 2, "skip_layers": (1, 1, 2, 2)}
+SIZES = {"virchow": (70, 44)}
+
+
+def network(dtype=jnp.float32, **fields) -> CellViT:
+    """A small network whose weights are all noise, biases and statistics too."""
+    config = small_config(**(SHALLOW | fields))
+    model = nnx.eval_shape(lambda: CellViT(config, dtype=dtype, rngs=nnx.Rngs(0)))
+    values = nnx.map_state(noisy, nnx.state(model))
+    nnx.update(model, values)
+    return inference(model)
+
+
+def noisy(path, variable):
+    filled = fill(path, variable)
+    return filled.replace(jnp.abs(filled[...]) + 0.1) if path[-1] == "var" else filled
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_outputs_are_those_of_the_readable_form(family: str) -> None:
+    model = network(**FAMILIES[family])
+    images = noise(2, *SIZES.get(family, (64, 48)), 3)
+    run = jax.jit(lambda model, x: model(x, tokens=True, skips=True))
+    with jax.default_matmul_precision("highest"):
+        expected, found = run(model, images), run(folded(model), images)
+    assert found.keys() == expected.keys()
+    for name, reference in expected.items():
+        assert np.abs(found[name] - reference).max() <= 1e-5 * np.abs(reference).max(), name
+
+
+def test_the_model_itself_stays_as_it_is() -> None:
+    model = network()
+    before = jax.tree.leaves(nnx.state(model))
+    folded(model)
+    assert all(a is b for a, b in zip(before, jax.tree.leaves(nnx.state(model)), strict=True))
+
+
+def test_abstract_networks_have_an_abstract_form() -> None:
+    config = small_config()
+    model = nnx.eval_shape(lambda: CellViT(config, rngs=nnx.Rngs(0)))
+    fast = nnx.eval_shape(folded, model)
+    assert all(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(nnx.state(fast)))
+
+
+def test_folded_weights_are_stored_in_the_compute_type() -> None:
+    model = network(dtype=jnp.bfloat16)
+    fast = nnx.eval_shape(folded, model)
+    assert fast.trunks["hv_map"].level0.skip.kernel.dtype == jnp.bfloat16
+    maps = jax.eval_shape(lambda model, x: folded(model)(x), model, noise(1, 64, 64, 3))
+    assert {x.dtype for x in maps.values()} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (4, 3)])
+def test_two_convolutions_as_one(size: tuple[int, int]) -> None:
+    up = Upsample(3, 4, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    up.bias[...] = noise(4)
+    kernel, x = noise(3, 3, 4, 5, seed=1), noise(2, *size, 3, seed=2)
+    expected = convolved(up(x), kernel, "SAME")
+    found = UpConv(up, kernel, jnp.float32)(x)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellvit_jax.models.attention.MANY", 0)
+    q, k, v = (noise(2, 2, QUERIES + 9, d, seed=d) for d in (6, 6, 4))
+    k, v = k[:, :, :7], v[:, :, :7]
+    np.testing.assert_allclose(plain(q, k, v), _attend(q, k, v), atol=1e-6)
+
+
+def test_unknown_kernels_are_refused() -> None:
+    with pytest.raises(InputError, match="xla"):
+        folded(network(), attention="flash")
