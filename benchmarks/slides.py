@@ -12,6 +12,7 @@ from PIL import Image
 
 from cellvit_jax import zoo
 from cellvit_jax.card import ModelCard, cell_classes
+from cellvit_jax.cells import edges
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 TILE, CORE = 1024, 768
@@ -35,7 +36,7 @@ class RecordedNetwork:
         classes = np.arange(len(CARD.classes))
         self.maps = {
             "binary": binary,
-            "hv": hv,
+            "edge": edges(hv, "fixed"),
             "types": types,
             "probabilities": 255 * (types[..., None] == classes).astype(np.uint8),
         }

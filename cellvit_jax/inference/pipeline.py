@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 
 from cellvit_jax.cells import Band, Piece, Planes, Remains, Tokens, advance
-from cellvit_jax.cells.energy import RADIUS
 from cellvit_jax.cells.staining import haematoxylin
 from cellvit_jax.errors import InputError
 from cellvit_jax.inference.classify import classify
@@ -33,6 +32,7 @@ from cellvit_jax.slides import Tile, read_tile
 
 Place = tuple[int, int]  # row and column in the grid
 Predict = Callable[[Iterable[np.ndarray]], Iterator[Maps]]
+PLANES = ("binary", "edge", "types", "probabilities")  # of a tile, from the network
 BLANK = 255  # what the network is shown instead of a tile that cannot be read
 
 
@@ -148,20 +148,14 @@ def extract(
 def piece_of(tile: Tile, maps: Maps) -> Piece:
     """The nucleus pixels of a tile's core."""
     (r0, c0), (r1, c1) = tile.core
-    rows, cols = (
-        slice(max(first - origin - RADIUS, 0), end - origin + RADIUS)
-        for origin, first, end in ((tile.row, r0, r1), (tile.col, c0, c1))
-    )
-    around = Planes.of(
-        maps["binary"][rows, cols],
-        maps["hv"][rows, cols],
-        maps["types"][rows, cols],
-        probabilities=maps["probabilities"][rows, cols] if "probabilities" in maps else None,
-    )
-    top, left = r0 - tile.row - rows.start, c0 - tile.col - cols.start
-    piece = Piece.of(around.crop(top, left, top + r1 - r0, left + c1 - c0), r0, c0)
-    pixels = maps["pixels"][r0 - tile.row : r1 - tile.row, c0 - tile.col : c1 - tile.col]
-    return dataclasses.replace(piece, haematoxylin=haematoxylin(pixels[piece.mask > 0]))
+    core = np.s_[r0 - tile.row : r1 - tile.row, c0 - tile.col : c1 - tile.col]
+    chosen: dict[str, Any] = {name: maps[name][core] for name in PLANES if name in maps}
+    planes = Planes(**chosen)
+    if not np.isfinite(planes.edge).all():
+        raise InputError("edges are NaN: the network's output is broken")
+    piece = Piece.of(planes, r0, c0)
+    pixels = maps["pixels"][core][piece.mask > 0]
+    return dataclasses.replace(piece, haematoxylin=haematoxylin(pixels))
 
 
 def tokens_of(tile: Tile, tokens: np.ndarray | None) -> Tokens | None:

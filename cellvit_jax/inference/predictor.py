@@ -17,6 +17,7 @@ from flax import nnx
 
 from cellvit_jax.card import ModelCard, cell_classes
 from cellvit_jax.inference.memory import halved
+from cellvit_jax.inference.reduction import reduced, unpacked
 from cellvit_jax.models import CellClassifier, CellViT, folded
 from cellvit_jax.sharding import over_batch
 
@@ -36,9 +37,11 @@ class Predictor:
     `predictor.card` names the classes that cells have in the end.
 
     A batch is divided among the local devices, as many of them as divide `batch_size`; by default
-    each gets what suits its platform. What runs is the network's inference form (`models.folded`)
-    with that `attention` kernel. Where a device has not enough memory, batches are halved, and
+    each gets what suits its platform. Where a device has not enough memory, batches are halved, and
     the rest of the work goes on with those.
+
+    What runs is the network's inference form (`models.folded`), with that `attention` kernel.
+    Another network that gives the same maps runs as it is.
     """
 
     def __init__(
@@ -62,7 +65,8 @@ class Predictor:
         )
         self._divided, copied = over_batch(self._devices)
         # a pure dictionary under a closed-over graph is the cheapest call there is
-        graphdef, state = nnx.split(folded(model, attention=attention))
+        run = folded(model, attention=attention) if isinstance(model, CellViT) else model
+        graphdef, state = nnx.split(run)
         self._state = jax.device_put(nnx.to_pure_dict(state), copied)
         with_tokens = tokens or head is not None
         self._predict = jax.jit(partial(_predict, graphdef, card, with_tokens, binary))
@@ -75,8 +79,9 @@ class Predictor:
     def __call__(self, tiles: Iterable[np.ndarray]) -> Iterator[Maps]:
         """One dictionary a tile (T,T,3) uint8, in order; a batch is in flight while one is read.
 
-        `binary` (T,T) uint8, `hv` (T,T,2) float32, `types` (T,T) uint8, `probabilities`
-        (T,T,classes) uint8, in 255ths, unless `binary`, and `tokens` (h,w,D) float32 if asked for.
+        `binary` (T,T) uint8, `edge` (T,T) float32, `types` (T,T) uint8 (0 outside of nuclei),
+        `probabilities` (T,T,classes) uint8, in 255ths, unless `binary`, and `tokens` (h,w,D)
+        float32 if asked for.
         Raises DeviceMemoryError where not even single tiles fit.
         """
         pending: tuple[list[np.ndarray], Running, float] | None = None
@@ -104,7 +109,9 @@ class Predictor:
             if isinstance(running, Exception):
                 raise running
             on_host = jax.device_get(running)
-            return [{k: values[i] for k, values in on_host.items()} for i in range(len(tiles))]
+            return [
+                unpacked({k: values[i] for k, values in on_host.items()}) for i in range(len(tiles))
+            ]
         except jax.errors.JaxRuntimeError as error:
             # a batch that was dispatched before may have been halved already
             if self.batch_size >= len(tiles):
@@ -146,14 +153,4 @@ def _default_batch_size() -> int:
 def _predict(graphdef, card, tokens, binary, state, images):
     pixels = (images.astype(jnp.float32) / 255 - np.float32(card.mean)) / np.float32(card.std)
     maps = nnx.merge(graphdef, state)(pixels, tokens=tokens)
-    nuclei = jnp.argmax(maps["nuclei_binary_map"], -1).astype(jnp.uint8)
-    kept = {"binary": nuclei, "hv": maps["hv_map"]}
-    kept |= {"types": nuclei} if binary else _types(maps["nuclei_type_map"])
-    return kept | ({"tokens": maps["tokens"]} if tokens else {})
-
-
-def _types(logits):
-    return {
-        "types": jnp.argmax(logits, -1).astype(jnp.uint8),
-        "probabilities": jnp.round(255 * jax.nn.softmax(logits)).astype(jnp.uint8),
-    }
+    return reduced(maps, binary=binary) | ({"tokens": maps["tokens"]} if tokens else {})

@@ -16,6 +16,7 @@ import numpy as np
 import tifffile
 
 from cellvit_jax.card import ModelCard, cell_classes
+from cellvit_jax.cells import edges
 from cellvit_jax.models import CellClassifier
 
 CARD = ModelCard(cell_classes("Round"), tile=128)
@@ -42,14 +43,21 @@ class FreeNetwork:
         for tile in tiles:
             self.calls += 1
             time.sleep(self.seconds)
-            yield maps_of(tile) | ({"tokens": tokens_of(tile)} if self.with_tokens else {})
+            maps = maps_of(tile)
+            maps["edge"] = edges(maps.pop("hv"), "fixed")
+            yield maps | ({"tokens": tokens_of(tile)} if self.with_tokens else {})
 
 
 def maps_of(pixels: np.ndarray) -> dict[str, np.ndarray]:
     binary = (pixels[..., 0] < 128).astype(np.uint8)
     hv = (pixels[..., 1:].astype(np.float32) - 128) / 127 * binary[..., None]
     probabilities = np.stack([1 - binary, binary], axis=-1).astype(np.float16)
-    return {"binary": binary, "hv": hv, "types": binary.copy(), "probabilities": probabilities}
+    return {
+        "binary": binary,
+        "hv": hv,
+        "types": binary.copy(),
+        "probabilities": probabilities,
+    }
 
 
 def tokens_of(pixels: np.ndarray) -> np.ndarray:

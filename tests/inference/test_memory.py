@@ -37,7 +37,7 @@ def small_device(predictor: Predictor, room: int, message="RESOURCE_EXHAUSTED: O
 
 def same(one, other):
     for a, b in zip(one, other, strict=True):
-        np.testing.assert_allclose(a["hv"], b["hv"], atol=1e-5)
+        np.testing.assert_allclose(a["edge"], b["edge"], atol=1e-5)
         np.testing.assert_array_equal(a["binary"], b["binary"])
 
 
@@ -65,7 +65,7 @@ def test_other_errors_of_the_runtime_are_not_taken_for_it(model, tiles):
 def test_several_devices_divide_a_batch(model, tiles, batch, devices):
     predictor = Predictor(model, CARD, batch_size=batch)
     running = predictor._run(list(tiles[:batch]))
-    assert len(running["hv"].sharding.device_set) == devices
+    assert len(running["edge"].sharding.device_set) == devices
     same(list(predictor(tiles)), list(Predictor(model, CARD, batch_size=1)(tiles)))
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from cellvit_jax import checkpoint
+from cellvit_jax.cells import edges
 from cellvit_jax.inference import Predictor
 from tests.networks import CARD, save_small
 
@@ -23,7 +24,7 @@ def test_a_padded_batch_equals_the_tiles_alone(model, tiles):
     alone = list(Predictor(model, CARD, batch_size=1)(tiles))
     assert len(together) == len(alone) == 5
     for one, other in zip(together, alone, strict=True):
-        np.testing.assert_allclose(one["hv"], other["hv"], atol=1e-5)
+        np.testing.assert_allclose(one["edge"], other["edge"], atol=1e-5)
         np.testing.assert_array_equal(one["types"], other["types"])
 
 
@@ -38,7 +39,7 @@ def test_maps_are_reduced_to_what_cells_are_made_of(model, tiles):
     kinds = {name: (value.shape, value.dtype.name) for name, value in maps.items()}
     assert kinds == {
         "binary": ((32, 32), "uint8"),
-        "hv": ((32, 32, 2), "float32"),
+        "edge": ((32, 32), "float32"),
         "types": ((32, 32), "uint8"),
         "probabilities": ((32, 32, 3), "uint8"),
         "tokens": ((2, 2, 16), "float32"),
@@ -48,8 +49,8 @@ def test_maps_are_reduced_to_what_cells_are_made_of(model, tiles):
 
 def test_pixels_are_normalised_as_the_card_says(model, tiles):
     (maps,) = Predictor(model, CARD)(tiles[:1])
-    expected = model((tiles[:1] / 255 - 0.5) / 0.5)["hv_map"][0]
-    np.testing.assert_allclose(maps["hv"], expected, atol=1e-5)
+    hv = model((tiles[:1] / 255 - 0.5) / 0.5)["hv_map"][0]
+    np.testing.assert_allclose(maps["edge"], edges(np.asarray(hv), "fixed"), atol=1e-5)
 
 
 def test_no_tiles_are_no_maps(model):

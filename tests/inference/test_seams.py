@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial import KDTree
 
-from cellvit_jax.cells import Cells, Planes, joined, stitch
+from cellvit_jax.cells import Cells, Planes, edges, joined, stitch
 from cellvit_jax.inference.pipeline import rows
 from cellvit_jax.inference.plan import planned
 from cellvit_jax.inference.report import Report
@@ -29,7 +29,12 @@ class RecordedNetwork(FreeNetwork):
             rows, cols = high[..., 0] + low // 16, high[..., 1] + low % 16
             binary, hv, types = (plane[rows, cols] for plane in self.maps)
             probabilities = np.zeros((*types.shape, 1), np.float16)
-            yield {"binary": binary, "hv": hv, "types": types, "probabilities": probabilities}
+            yield {
+                "binary": binary,
+                "edge": edges(np.ascontiguousarray(hv), "fixed"),
+                "types": types,
+                "probabilities": probabilities,
+            }
 
 
 @pytest.fixture(scope="module")
