@@ -24,6 +24,7 @@ EXTRAS = {
     "anndata": "anndata",
     "spatialdata": "spatialdata",
     "cluster": "distributed",
+    "export": "flatbuffers",
     "slides": "openslide",
     "tiff": "imagecodecs",
     "train": "grain",

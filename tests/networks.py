@@ -104,6 +104,18 @@ def fill(path: tuple, variable: nnx.Variable) -> nnx.Variable:
     return variable.replace(jnp.asarray(values + (path[-1] == "scale")))
 
 
+def filled(config: ModelConfig, dtype=jnp.float32) -> CellViT:
+    """A network ready for inference whose weights are all noise, biases and statistics too."""
+    model = nnx.eval_shape(lambda: CellViT(config, dtype=dtype, rngs=nnx.Rngs(0)))
+    nnx.update(model, nnx.map_state(fill_positive, nnx.state(model)))
+    return inference(model)
+
+
+def fill_positive(path: tuple, variable: nnx.Variable) -> nnx.Variable:
+    values = fill(path, variable)
+    return values.replace(jnp.abs(values[...]) + 0.1) if path[-1] == "var" else values
+
+
 def save_small_sam(path, **fields) -> Sam:
     """Write a checkpoint of a small SAM and return the network."""
     model = small_sam(**fields)

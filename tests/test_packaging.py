@@ -53,6 +53,6 @@ def test_importing_the_package_imports_nothing_heavy(package):
 
 def test_extras_that_errors_may_name_are_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert {"anndata", "spatialdata", "tiff", "train", "cuda12", "cuda13", "tpu"} <= set(
+    assert {"anndata", "export", "spatialdata", "tiff", "train", "cuda12", "cuda13", "tpu"} <= set(
         project["optional-dependencies"]
     )

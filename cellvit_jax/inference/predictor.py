@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, TypeAlias
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -75,6 +76,28 @@ class Predictor:
     def weights(self) -> Any:
         """The network's parameters and statistics, as nested dictionaries."""
         return nnx.to_pure_dict(nnx.state(self.model))
+
+    @property
+    def inputs(self) -> list[jax.Array]:
+        """What the program takes beside tiles: the weights of the form that runs."""
+        return jax.tree.leaves(self._state)
+
+    def compiled(self, side: int) -> jax.stages.Compiled:
+        """The program for tiles of that side, which the cache of compiled programs then holds."""
+        return self._predict.lower(self._state, self._tiles(side, self._divided)).compile()
+
+    def exported(self, side: int, platforms: Sequence[str]) -> jax.export.Exported:
+        """The program for one device of any of the platforms, of the list of `inputs` and tiles."""
+        leaves, tree = jax.tree.flatten(self._state)
+        program = jax.jit(
+            lambda leaves, tiles: self._predict(jax.tree.unflatten(tree, leaves), tiles)
+        )
+        inputs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+        return jax.export.export(jax.jit(program), platforms=platforms)(inputs, self._tiles(side))
+
+    def _tiles(self, side: int, sharding: jax.sharding.Sharding | None = None) -> Any:
+        shape = self.batch_size, side, side, 3
+        return jax.ShapeDtypeStruct(shape, np.uint8, sharding=sharding)
 
     def __call__(self, tiles: Iterable[np.ndarray]) -> Iterator[Maps]:
         """One dictionary a tile (T,T,3) uint8, in order; a batch is in flight while one is read.

@@ -3,7 +3,7 @@
 from cellvit_jax.models.cellvit import CellViT
 from cellvit_jax.models.config import DecoderWidths, EncoderConfig, ModelConfig
 from cellvit_jax.models.encoder import Encoder
-from cellvit_jax.models.folded import folded
+from cellvit_jax.models.folding import folded
 from cellvit_jax.models.heads import CellClassifier, HeadConfig
 from cellvit_jax.models.sam import Sam
 from cellvit_jax.models.sam_config import SamConfig

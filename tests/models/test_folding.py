@@ -10,8 +10,8 @@ from cellvit_jax.errors import InputError
 from cellvit_jax.models import CellViT, folded
 from cellvit_jax.models.attention import QUERIES, _attend, plain
 from cellvit_jax.models.decoder import Upsample
-from cellvit_jax.models.folded import UpConv, convolved
-from tests.networks import fill, inference, noise, small_config
+from cellvit_jax.models.folding import UpConv, convolved
+from tests.networks import filled, noise, small_config
 
 FAMILIES = {
     "vit": {},
@@ -31,17 +31,7 @@ SIZES = {"virchow": (70, 44)}
 
 
 def network(dtype=jnp.float32, **fields) -> CellViT:
-    """A small network whose weights are all noise, biases and statistics too."""
-    config = small_config(**(SHALLOW | fields))
-    model = nnx.eval_shape(lambda: CellViT(config, dtype=dtype, rngs=nnx.Rngs(0)))
-    values = nnx.map_state(noisy, nnx.state(model))
-    nnx.update(model, values)
-    return inference(model)
-
-
-def noisy(path, variable):
-    filled = fill(path, variable)
-    return filled.replace(jnp.abs(filled[...]) + 0.1) if path[-1] == "var" else filled
+    return filled(small_config(**(SHALLOW | fields)), dtype)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
