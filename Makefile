@@ -1,4 +1,4 @@
-.PHONY: venv demo test test-all check
+.PHONY: venv demo test test-all check bench-cpu bench-gpu
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -32,3 +32,16 @@ check: venv
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+# the tables and the figure of docs/performance.md, on this machine
+bench-cpu: venv
+	$(BIN)/python benchmarks/network.py --tiles 256 512 --compile --out build/cpu.json
+	$(BIN)/python benchmarks/roofline.py build/cpu.json --out build/roofline-cpu.png
+
+bench-gpu: venv
+	$(BIN)/python benchmarks/network.py --presets cellvit_256 cellvit_sam_h --tiles 256 1024 \
+	  --batches 1 2 4 8 16 --dtypes bfloat16 --compile --out build/gpu-xla.json
+	$(BIN)/python benchmarks/network.py --presets cellvit_256 cellvit_sam_h --tiles 256 1024 \
+	  --batches 1 2 4 8 16 --dtypes bfloat16 --attention cudnn --no-twin --out build/gpu-cudnn.json
+	$(BIN)/python benchmarks/roofline.py build/gpu-xla.json build/gpu-cudnn.json \
+	  --bandwidth 3350 --out build/roofline-gpu.png

@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 import statistics
 import sys
-import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 from skimage.segmentation import watershed
+from timing import milliseconds, spread
 
 from cellvit_jax.cells import edges, extract_cells
 
@@ -54,21 +54,10 @@ def compare(path: Path) -> str:
     ours, theirs = [], []
     extract_cells(binary, hv, types)  # compiles
     for _ in range(ROUNDS):
-        ours.append(_milliseconds(lambda: extract_cells(binary, hv, types)))
-        theirs.append(_milliseconds(lambda: watershed(energy, markers, mask=mask)))
+        ours.append(milliseconds(lambda: extract_cells(binary, hv, types)))
+        theirs.append(milliseconds(lambda: watershed(energy, markers, mask=mask)))
     ratio = statistics.median(ours) / statistics.median(theirs)
-    return f"{path.stem:14} {_spread(ours)}   {_spread(theirs)}   {ratio:5.2f}"
-
-
-def _milliseconds(function) -> float:
-    start = time.perf_counter()
-    function()
-    return 1000 * (time.perf_counter() - start)
-
-
-def _spread(times: list[float]) -> str:
-    low, median, high = statistics.quantiles(times, n=4)
-    return f"{median:6.1f} ms ({low:.1f}..{high:.1f})"
+    return f"{path.stem:14} {spread(ours)} ms   {spread(theirs)} ms   {ratio:5.2f}"
 
 
 def main(paths: list[Path]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from skimage.measure import regionprops_table
+from timing import milliseconds, spread
 
 from cellvit_jax.cells import shapes, stain
 
@@ -44,21 +45,10 @@ def compare(path: Path) -> str:
         run[name]()  # compiles
     for _ in range(ROUNDS):
         for name, repeats in REPEATS.items():
-            times[name] += [_milliseconds(run[name]) for _ in range(repeats)]
+            times[name] += [milliseconds(run[name], time.process_time) for _ in range(repeats)]
     ratio = statistics.median(times["shapes"]) / statistics.median(times["regionprops"])
-    spreads = " | ".join(_spread(times[name]) for name in run)
+    spreads = " | ".join(f"{spread(times[name])} ms" for name in run)
     return f"| {path.stem} | {count} | {spreads} | {ratio:.4f} |"
-
-
-def _milliseconds(function: Callable[[], object]) -> float:
-    start = time.process_time()
-    function()
-    return 1000 * (time.process_time() - start)
-
-
-def _spread(times: list[float]) -> str:
-    low, median, high = statistics.quantiles(times, n=4)
-    return f"{median:.1f} ms ({low:.1f}-{high:.1f})"
 
 
 def main(paths: list[Path]) -> None:

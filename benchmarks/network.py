@@ -1,98 +1,198 @@
-"""Seconds per tile of the networks, and to compile them, without and with the kept programs.
+"""Time, memory and compilation of the networks, beside a twin in PyTorch, in turns in one run.
 
-    python benchmarks/network.py [--presets cellvit_256] [--tiles 256 512 1024]
+    python benchmarks/network.py [--presets cellvit_256 cellvit_sam_b] [--tiles 256] [--batches 1]
 
-Every preset runs in a fresh process with an empty cache folder, then in a second one that finds the
-programs of the first. Weights are random: they do not change the time. The baseline, where there
-is one, is what the PyTorch original took on two cores of the same kind, in float32.
+A row is a preset, a tile, a batch and a type. Timed is the inference form that `segment` runs;
+"readable" is the form of `models` without it, the twin (`twin_network.py`, where torch is
+installed) runs eagerly as the original does, in channels-last order, and, with `--compile`, through
+torch.compile. bfloat16 means autocast for the twin. Weights are random; both sides share them,
+which their outputs must show. The matmul peak is that of the same run and type. `--attention cudnn`
+chooses the kernel of CUDA. On one core (`taskset -c 0`) the processor's time is taken, which other
+programs hardly change; on several it is the time that passes.
 """
 
+from __future__ import annotations
+
+import importlib.util
 import json
 import os
-import platform
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import tyro
+from flax import nnx
+from jax.experimental.compilation_cache import compilation_cache
+from timing import in_turns, load, quartiles, ratio, spread
 
-# seconds per tile of the PyTorch original, by preset and tile
-ORIGINAL = {"cellvit_256": {256: 1.6, 512: 7.2, 1024: 46.0}}
+from cellvit_jax.models import CellViT, ModelConfig, folded
+
+CORES = len(os.sched_getaffinity(0))
+CLOCK = time.process_time if CORES == 1 else time.perf_counter
+DType = Literal["float32", "bfloat16"]
+COLUMNS = (
+    "preset", "tile", "batch", "type", "ms a tile", "tiles/s", "TFLOP/s", "of peak", "of readable",
+    "of eager", "of channels-last", "of compiled", "MB", "compile s, cold", "warm",
+)  # fmt: skip
 
 
 def main(
-    presets: tuple[str, ...] = ("cellvit_256", "cellvit_tiny"),
-    tiles: tuple[int, ...] = (256, 512, 1024),
-    repeats: int = 5,
+    presets: tuple[str, ...] = ("cellvit_256", "cellvit_sam_b"),
+    tiles: tuple[int, ...] = (256,),
+    batches: tuple[int, ...] = (1,),
+    dtypes: tuple[DType, ...] = ("float32",),
+    attention: str = "xla",
+    rounds: int = 5,
+    compile: bool = False,
+    twin: bool = True,
+    out: Path | None = None,
 ) -> None:
-    """Print the table, as Markdown."""
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, float32, batch 1\n"
-    )
-    print(
-        "| preset | tile | s per tile, median (min-max) | original | ratio | compile s, cold "
-        "| from the cache |"
-    )
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for preset in presets:
-        with tempfile.TemporaryDirectory() as cache:
-            cold, warm = (measure_in_child(preset, tiles, repeats, cache) for _ in range(2))
-        for tile, first, second in zip(tiles, cold, warm, strict=True):
-            print(row(preset, tile, first, second), flush=True)
+    """Print the table, as Markdown; with `out`, write the numbers as JSON for `roofline.py`."""
+    print(f"{jax.devices()[0].device_kind}, {load()}, jax {jax.__version__}\n")
+    print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
+    rows = []
+    for dtype in dtypes:
+        peak = matmul_peak(dtype)
+        for preset in presets:
+            for side in tiles:
+                for batch in batches:
+                    case = Case(preset, side, batch, dtype, attention)
+                    found = case.measure(rounds, compile, twin)
+                    rows.append({"preset": preset, "tile": side, "peak": peak} | found)
+                    print(row(case, found, peak), flush=True)
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(rows, indent=1))
 
 
-def row(preset: str, tile: int, cold: dict, warm: dict) -> str:
-    seconds = cold["seconds"] + warm["seconds"]
-    median = statistics.median(seconds)
-    original = ORIGINAL.get(preset, {}).get(tile)
-    ratio = f"{original:g} | {median / original:.2f}" if original else "– | –"
-    spread = f"{median:.3g} ({min(seconds):.3g}-{max(seconds):.3g})"
-    compiling = f"{cold['compile']:.1f} | {warm['compile']:.1f}"
-    return f"| {preset} | {tile} | {spread} | {ratio} | {compiling} |"
+class Case:
+    """One row of the table."""
+
+    def __init__(self, preset: str, side: int, batch: int, dtype: DType, attention: str):
+        self.preset, self.side, self.batch, self.dtype = preset, side, batch, dtype
+        config = getattr(ModelConfig, preset)()
+        model = CellViT(config, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))
+        self.model = nnx.view(model, deterministic=True, use_running_average=True)
+        self.form = folded(self.model, attention=attention)
+        shape = batch, side, side, 3
+        self.images = np.random.default_rng(0).standard_normal(shape, np.float32)
+
+    def measure(self, rounds: int, compile: bool, twin: bool) -> dict[str, Any]:
+        """Times by name, in ms a batch, and what the compiled program says of itself."""
+        ours, facts = compiled(self.form, self.images)
+        readable, _ = compiled(self.model, self.images)
+        calls = {"ours": ours, "readable": readable}
+        if twin and importlib.util.find_spec("torch") and self.model.config.encoder != "dinov2":
+            calls |= twins(self, compile)
+        first = {name: call() for name, call in calls.items()}
+        for name, maps in first.items():
+            compare(name, maps, first["readable"], 1e-4 if self.dtype == "float32" else 0.1)
+        times = in_turns(calls, rounds, CLOCK)
+        stats = jax.devices()[0].memory_stats() or {}
+        memory = stats.get("peak_bytes_in_use", facts["memory"])
+        return facts | {"times": times, "memory": memory, "batch": self.batch}
 
 
-def measure_in_child(preset: str, tiles: tuple[int, ...], repeats: int, cache: str) -> list[dict]:
-    """One dictionary a tile size, measured in a process of its own."""
-    command = [sys.executable, __file__, "--child", json.dumps([preset, tiles, repeats])]
-    environment = os.environ | {"CELLVIT_JAX_CACHE": cache}
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def row(case: Case, found: dict[str, Any], peak: float) -> str:
+    """A line of the table."""
+    ours = found["times"]["ours"]
+    tile = [t / case.batch for t in ours]
+    rate = found["flops"] / quartiles(ours)[1] * 1e3
+    others = ("readable", "eager", "channels-last", "compiled")
+    ratios = [ratio(ours, found["times"][n]) if n in found["times"] else "–" for n in others]
+    values = [
+        case.preset, case.side, case.batch, case.dtype, spread(tile),
+        f"{1e3 / quartiles(tile)[1]:.3g}", f"{rate / 1e12:.3f}", f"{rate / peak:.2f}", *ratios,
+        f"{found['memory'] / 1e6:.0f}", f"{found['cold']:.1f}", f"{found['warm']:.1f}",
+    ]  # fmt: skip
+    return f"| {' | '.join(map(str, values))} |"
 
 
-def measure(preset: str, tiles: list[int], repeats: int) -> list[dict]:
-    """Compile time and seconds per tile, in this process."""
-    import jax
-    import jax.numpy as jnp
-    from flax import nnx
-
-    from cellvit_jax import caches
-    from cellvit_jax.models import CellViT, ModelConfig
-
-    caches.keep_compiled_programs()
-    model = CellViT(getattr(ModelConfig, preset)(), rngs=nnx.Rngs(0))
-    model = nnx.view(model, deterministic=True, use_running_average=True)
+def compiled(model: CellViT, images: np.ndarray) -> tuple[Callable[[], Any], dict[str, float]]:
+    """The network as a call that ends when the maps are there, and facts of its program."""
     graphdef, state = nnx.split(model)
-    predict = jax.jit(lambda state, images: nnx.merge(graphdef, state)(images))
-    results = []
-    for tile in tiles:
-        images = jax.device_put(jnp.zeros((1, tile, tile, 3)))
-        start = time.perf_counter()
-        compiled = predict.lower(state, images).compile()
-        compile_seconds = time.perf_counter() - start
-        jax.block_until_ready(compiled(state, images))
-        seconds = []
-        for _ in range(repeats):
+    state, images = jax.device_put((nnx.to_pure_dict(state), images))
+    cold, warm, program = compile_twice(lambda s, x: nnx.merge(graphdef, s)(x), state, images)
+    cost, memory = program.cost_analysis(), program.memory_analysis()
+    facts = {
+        "flops": cost["flops"],
+        "bytes": cost["bytes accessed"],
+        "memory": memory.temp_size_in_bytes + memory.argument_size_in_bytes,
+        "cold": cold,
+        "warm": warm,
+    }
+    return lambda: jax.block_until_ready(program(state, images)), facts
+
+
+def compile_twice(function: Callable, *inputs: Any) -> tuple[float, float, Any]:
+    """Seconds to compile with an empty cache of programs, then with a full one, and the program."""
+    seconds = []
+    with tempfile.TemporaryDirectory() as cache:
+        jax.config.update("jax_compilation_cache_dir", cache)
+        for _ in range(2):
+            jax.clear_caches()
+            compilation_cache.reset_cache()
             start = time.perf_counter()
-            jax.block_until_ready(compiled(state, images))
+            program = jax.jit(function).lower(*inputs).compile()
             seconds.append(time.perf_counter() - start)
-        results.append({"compile": compile_seconds, "seconds": seconds})
-    return results
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    return *seconds, program
+
+
+def twins(case: Case, compile: bool) -> dict[str, Callable[[], dict[str, np.ndarray]]]:
+    """The forms of the twin as calls, by name."""
+    import torch
+    from twin_network import twin
+
+    torch.set_num_threads(CORES)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    images = torch.from_numpy(case.images).permute(0, 3, 1, 2).contiguous().to(device)
+    networks = {
+        "eager": twin(case.model, case.side, device),
+        "channels-last": twin(case.model, case.side, device, channels_last=True),
+    }
+    if compile:
+        networks["compiled"] = torch.compile(networks["channels-last"])
+
+    def call(network: Callable) -> dict[str, np.ndarray]:
+        with (
+            torch.inference_mode(),
+            torch.autocast(device, torch.bfloat16, case.dtype != "float32"),
+        ):
+            maps = network(images)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return maps
+
+    return {name: lambda network=network: call(network) for name, network in networks.items()}
+
+
+def compare(name: str, found: dict, expected: dict, tolerance: float) -> None:
+    """The maps of a form against those of the readable one."""
+    for key, values in expected.items():
+        if key in found:
+            other = found[key]
+            if not isinstance(other, jax.Array):
+                other = other.float().cpu().permute(0, 2, 3, 1).numpy()
+            error = np.abs(np.asarray(values) - other).max() / np.abs(values).max()
+            assert error <= tolerance, f"{key} of {name} differs by {error:.1e} of the maximum"
+
+
+def matmul_peak(dtype: DType) -> float:
+    """FLOP/s of a large product in that type, the best of some."""
+    side = 2048 if jax.default_backend() == "cpu" else 8192
+    a = jnp.ones((side, side), dtype)
+    product = jax.jit(lambda a: a @ a)
+    jax.block_until_ready(product(a))
+    times = in_turns({"product": lambda: jax.block_until_ready(product(a))}, 9, CLOCK)["product"]
+    return 2 * side**3 / (min(times) / 1e3)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        print(json.dumps(measure(*json.loads(sys.argv[2]))))
-    else:
-        tyro.cli(main)
+    tyro.cli(main)

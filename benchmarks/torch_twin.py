@@ -12,7 +12,6 @@ programs on the machine hardly change; on several it is the time that passes.
 """
 
 import os
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ import torch
 import torch.nn.functional as F
 import tyro
 from flax import nnx
+from timing import in_turns, ratio, spread
 from torch import Tensor
 
 from cellvit_jax.models import ModelConfig
@@ -62,17 +62,15 @@ def main(rounds: int = 9) -> None:
     """Print the table, as Markdown."""
     torch.set_num_threads(CORES)
     print(f"{CORES} core(s), {CLOCK.__name__}\n")
-    print("| part | ours, ms (min-max) | PyTorch, ms (min-max) | ratio (quartiles) |")
+    print("| part | ours, ms | PyTorch, ms | ratio |")
     print("| --- | ---: | ---: | ---: |")
     for case in cases():
         ours, theirs = both(case)
         expected = theirs()
         np.testing.assert_allclose(ours(), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
-        times = [(timed(ours), timed(theirs)) for _ in range(rounds)]
-        first, second = zip(*times, strict=True)
-        low, ratio, high = statistics.quantiles((a / b for a, b in times), n=4)
-        ratios = f"{ratio:.2f} ({low:.2f}-{high:.2f})"
-        print(f"| {case.name} | {spread(first)} | {spread(second)} | {ratios} |", flush=True)
+        first, second = in_turns({"ours": ours, "theirs": theirs}, rounds, CLOCK).values()
+        row = spread(first), spread(second), ratio(first, second)
+        print(f"| {case.name} | {' | '.join(row)} |", flush=True)
 
 
 def cases() -> list[Case]:
@@ -154,7 +152,7 @@ def vit_block(w: Weights, x: Tensor) -> Tensor:
 
 def sam_attention(w: Weights, grid: Tensor) -> Tensor:
     h, width = grid.shape[1:3]
-    q, k, v = heads(w, grid.flatten(1, 2), 12)
+    q, k, v = heads(w, grid.flatten(1, 2), grid.shape[-1] // w["attn.rel_pos_h"].shape[-1])
     square = q.unflatten(2, (h, width))
     away = torch.arange(h)[:, None] - torch.arange(h) + h - 1
     rows = torch.einsum("bnhwd,hkd->bnhwk", square, w["attn.rel_pos_h"][away])
@@ -215,21 +213,8 @@ def branch(w: Weights, trunk: str, image: Tensor, *z: Tensor) -> Tensor:
     return convs(w, f"{trunk}.level0", 2, torch.cat([d0, up(w, f"{trunk}.up1", x)], 1))
 
 
-# ----- measuring -------------------------------------------------------------------------------
-
-
 def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape, np.float32)
-
-
-def timed(call: Callable[[], object]) -> float:
-    start = CLOCK()
-    call()
-    return 1000 * (CLOCK() - start)
-
-
-def spread(times: tuple[float, ...]) -> str:
-    return f"{statistics.median(times):.1f} ({min(times):.1f}-{max(times):.1f})"
 
 
 if __name__ == "__main__":
