@@ -31,10 +31,9 @@ def folded(model: CellViT, *, attention: str = "xla") -> CellViT:
 
     `attention` names a kernel of `attention.KERNELS`: "xla" runs everywhere, "cudnn" on CUDA in
     bfloat16. Weights that change are stored in the network's compute type, the others are shared.
-    Raises `InputError` for another kernel.
+    Raises `InputError` for a kernel that is unknown, or that cannot run here or in that type.
     """
-    if attention not in KERNELS:
-        raise InputError(f"attention is one of {', '.join(KERNELS)}, not {attention!r}")
+    check_kernel(attention, model)
     fast = nnx.clone(model)
     compose = model.config.patch_size == COMPOSABLE
     fold = jax.jit(lambda paths, trunks: (FoldedPaths(paths), fold_trunks(trunks, compose)))
@@ -42,6 +41,18 @@ def folded(model: CellViT, *, attention: str = "xla") -> CellViT:
     for block in fast.encoder.blocks:
         block.attn = with_kernel(block.attn, attention)
     return nnx.view(fast, deterministic=True, raise_if_not_found=False)
+
+
+def check_kernel(attention: str, model: CellViT) -> None:
+    """Raises `InputError` for a kernel that the network cannot use."""
+    if attention not in KERNELS:
+        raise InputError(f"attention is one of {', '.join(KERNELS)}, not {attention!r}")
+    if attention == "xla":
+        return
+    if jax.default_backend() != "gpu":
+        raise InputError(f"{attention} attention needs a CUDA device: take xla")
+    if jnp.dtype(model.encoder.blocks[0].attn.qkv.dtype) == jnp.float32:
+        raise InputError(f"{attention} attention computes in bfloat16: load the model in that type")
 
 
 def fold_trunks(trunks: nnx.Dict, compose: bool) -> nnx.Dict:

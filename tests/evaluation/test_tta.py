@@ -66,7 +66,7 @@ def test_the_mean_does_not_depend_on_how_the_image_is_turned():
 def test_it_takes_the_place_of_a_network_in_a_predictor():
     predictor = Predictor(EightViews(inference(make(small_config()))), CARD, batch_size=1)
     (maps,) = predictor([np.zeros((32, 32, 3), np.uint8)])
-    assert maps["hv"].shape == (32, 32, 2)
+    assert maps["edge"].shape == (32, 32)
     np.testing.assert_allclose(maps["probabilities"].sum(-1, dtype=int), 255, atol=2)
 
 

@@ -86,5 +86,6 @@ def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_unknown_kernels_are_refused() -> None:
-    with pytest.raises(InputError, match="xla"):
-        folded(network(), attention="flash")
+    for kernel in ("flash", "cudnn"):
+        with pytest.raises(InputError, match="xla"):
+            folded(network(), attention=kernel)
