@@ -19,7 +19,7 @@ from cellvit_jax.evaluation.jobs import Maps, Prediction
 from cellvit_jax.evaluation.tta import EightViews
 from cellvit_jax.inference.predictor import Predictor
 from cellvit_jax.inference.segment import Segmentation, predictor_of, segment_image
-from cellvit_jax.models import CellViT
+from cellvit_jax.models import CellViT, folded
 from cellvit_jax.sharding import over_batch
 from cellvit_jax.slides import ImageSlide
 
@@ -38,14 +38,10 @@ class Network:
 
     def __init__(self, model: CellViT, *, batch_size: int | None = None, tta: bool = False):
         plain = predictor_of(model, batch_size)
-        model = nnx.view(
-            model, deterministic=True, use_running_average=True, raise_if_not_found=False
-        )
         self.patch = model.config.patch_size
-        whole: Any = EightViews(model) if tta else model
-        self._graphdef = nnx.split(whole)[0]
         size = plain.batch_size
-        self.predictor = Predictor(whole, plain.card, batch_size=size) if tta else plain
+        views: Any = EightViews(folded(model)) if tta else None
+        self.predictor = Predictor(views, plain.card, batch_size=size) if tta else plain
         self._divided, _ = over_batch(math.gcd(size, jax.local_device_count()))
 
     @property
@@ -79,7 +75,7 @@ class Network:
             images = np.zeros((size, *batch[0].image.shape), np.uint8)
             images[: len(batch)] = [sample.image for sample in batch]
             on_device = jax.device_put(images, self._divided)
-            running = _see(self._graphdef, self.card, self.predictor.weights, on_device)
+            running = _see(self.predictor.graphdef, self.card, self.predictor.state, on_device)
             if before:
                 yield from self._finish(*before)
             before = batch, running

@@ -65,12 +65,12 @@ class Predictor:
             n for n in range(1, jax.local_device_count() + 1) if self.batch_size % n == 0
         )
         self._divided, copied = over_batch(self._devices)
-        # a pure dictionary under a closed-over graph is the cheapest call there is
         run = folded(model, attention=attention) if isinstance(model, CellViT) else model
-        graphdef, state = nnx.split(run)
-        self._state = jax.device_put(nnx.to_pure_dict(state), copied)
+        # a pure dictionary under a closed-over graph is the cheapest call there is
+        self.graphdef, state = nnx.split(run)
+        self.state = jax.device_put(nnx.to_pure_dict(state), copied)
         with_tokens = tokens or head is not None
-        self._predict = jax.jit(partial(_predict, graphdef, card, with_tokens, binary))
+        self._predict = jax.jit(partial(_predict, self.graphdef, card, with_tokens, binary))
 
     @property
     def weights(self) -> Any:
@@ -80,15 +80,15 @@ class Predictor:
     @property
     def inputs(self) -> list[jax.Array]:
         """What the program takes beside tiles: the weights of the form that runs."""
-        return jax.tree.leaves(self._state)
+        return jax.tree.leaves(self.state)
 
     def compiled(self, side: int) -> jax.stages.Compiled:
         """The program for tiles of that side, which the cache of compiled programs then holds."""
-        return self._predict.lower(self._state, self._tiles(side, self._divided)).compile()
+        return self._predict.lower(self.state, self._tiles(side, self._divided)).compile()
 
     def exported(self, side: int, platforms: Sequence[str]) -> jax.export.Exported:
         """The program for one device of any of the platforms, of the list of `inputs` and tiles."""
-        leaves, tree = jax.tree.flatten(self._state)
+        leaves, tree = jax.tree.flatten(self.state)
         program = jax.jit(
             lambda leaves, tiles: self._predict(jax.tree.unflatten(tree, leaves), tiles)
         )
@@ -156,7 +156,7 @@ class Predictor:
         images = np.zeros((self.batch_size, *tiles[0].shape), np.uint8)
         images[: len(tiles)] = tiles
         try:
-            return self._predict(self._state, jax.device_put(images, self._divided))
+            return self._predict(self.state, jax.device_put(images, self._divided))
         except jax.errors.JaxRuntimeError as error:
             return error
 
