@@ -68,7 +68,7 @@ def test_presets_lower(preset: str, side: int) -> None:
     exported = lowered(config, side)
     assert exported.platforms == PLATFORMS
     maps = jax.tree.unflatten(exported.out_tree, exported.out_avals)
-    assert maps["binary"].shape == (2, side, side)
+    assert maps["kinds"].shape == (2, side, side)
     assert maps["tokens"].shape[-1] == config.embed_dim
 
 
