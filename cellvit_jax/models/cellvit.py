@@ -88,7 +88,7 @@ class CellViT(nnx.Module):
         """Maps of `size` (H,W) from the image that the encoder saw and its skip grids (B,h,w,D)."""
         d0, *deeper = self.skip_paths(image, z1, z2, z3)
         d = resize(d0, size), *deeper
-        call: Any = nnx.remat(Trunk.__call__) if self.encoder.remat else Trunk.__call__
+        call = nnx.remat(_called) if self.encoder.remat else _called
         features = {name: call(trunk, d, z4) for name, trunk in self.trunks.items()}
         maps = {
             name: head(features.get(name, features.get(SHARED)))
@@ -98,6 +98,10 @@ class CellViT(nnx.Module):
             binary = maps["nuclei_binary_map"]
             maps |= {"nuclei_binary_map": binary[..., :2], "regression_map": binary[..., 2:]}
         return maps
+
+
+def _called(module: Any, *inputs: Any) -> Any:
+    return module(*inputs)
 
 
 def to_grids(encoded: Encoded, patch: int) -> tuple[jax.Array, ...]:
