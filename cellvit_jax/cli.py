@@ -10,7 +10,7 @@ from typing import Annotated, Literal, get_args
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
-from cellvit_jax import cli_data, cli_train, zoo
+from cellvit_jax import cli_data, cli_head, cli_train, zoo
 from cellvit_jax.errors import CellViTError, printable
 
 Export = Literal["parquet", "geojson", "json", "instances", "overlay"]
@@ -35,6 +35,7 @@ SOME_FAILED = 3  # exit code
 app = tyro.extras.SubcommandApp()
 app.command(cli_data.app, name="data", help="Inspect, prepare and make training data.")
 app.command(cli_train.train)
+app.command(cli_head.app, name="head", help="Teach a network new types of cells.")
 
 
 @app.command

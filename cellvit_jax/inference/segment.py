@@ -103,9 +103,9 @@ def predictor_of(
     )
 
 
-def segment_image(image: ImageSlide, predictor: Predictor) -> Segmentation:
-    """`segment` for an image in memory, with its label image."""
-    plan = planned(image, predictor.card)
+def segment_image(image: ImageSlide, predictor: Predictor, tile: int | None = None) -> Segmentation:
+    """`segment` for an image in memory, with its label image; in tiles of a side, if given."""
+    plan = planned(image, predictor.card, tile=tile)
     found = rows(plan, predictor, Report(image.name), runs=True)
     table = joined(row.table for row in found)
     instances = enlarge(painted(table, plan.view.size), image.size)

@@ -1,0 +1,110 @@
+"""From annotated images to a head that `segment` takes."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import cellvit_jax as cj
+from cellvit_convert.cli import main as convert
+from cellvit_jax.data.open import open_splits
+from cellvit_jax.errors import InputError
+from cellvit_jax.heads import tasks
+from cellvit_jax.heads.detect import Detector
+from cellvit_jax.heads.fit import Recipe
+from cellvit_jax.heads.pairs import gather
+from tests.shared import DATA
+
+pytest.importorskip("optax")
+pytest.importorskip("matplotlib")
+# of the four classes, one has no cell in the one image of this set
+pytestmark = pytest.mark.filterwarnings("ignore:no cell of tumor_any:UserWarning")
+CLICKS = DATA / "cellvitpp" / "detection"
+SHORT = ("--epochs", "3", "--hidden-dim", "8", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("tokens")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return cj.load("cellvit-tiny-consep")
+
+
+@pytest.fixture
+def head(call, tmp_path, cache):
+    out = tmp_path / "head"
+    code, _, errors = call(
+        "head", "train", "--data", CLICKS, "--out", out, "--cache", cache, *SHORT
+    )
+    assert code == 0, errors
+    return out
+
+
+def test_a_head_with_its_report(head):
+    report = json.loads((head / "report.json").read_text())
+    loaded = cj.load(head)
+    assert [c.name for c in loaded.card.classes[1:]] == report["classes"]
+    assert report["scores"]["validation"]["cells"] > 0
+    assert sum(report["found"]) <= sum(report["annotated"])
+    assert "| sTIL |" in (head / "report.md").read_text()
+    assert (head / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_head_types_cells_and_goes_back_to_pytorch(head, call, tmp_path, monkeypatch):
+    image = next(CLICKS.glob("train/images/*"))
+    out = tmp_path / "out"
+    options = ("--mpp", "0.25", "--export", "parquet", "--quiet")
+    assert call("segment", image, "--out", out, "--head", head, *options)[0] == 0
+    assert cj.read_cells(out / image.stem).classes[3][0] == "sTIL"
+    monkeypatch.setattr("sys.argv", ["cellvit-convert", str(head), str(tmp_path / "head.pth")])
+    convert()
+    back = ["cellvit-convert", str(tmp_path / "head.pth"), str(tmp_path / "back")]
+    monkeypatch.setattr("sys.argv", back)
+    convert()
+    kernels = [cj.load(path).fc1.kernel[...] for path in (head, tmp_path / "back")]
+    np.testing.assert_array_equal(*kernels)
+
+
+def test_cached_equals_uncached(model, cache, tmp_path):
+    splits = {"train": open_splits(CLICKS)["train"]}
+    cached, fresh = Detector(model, cache), Detector(model, tmp_path / "new")
+    first, second, again = (gather(splits["train"], "train", d) for d in (fresh, fresh, cached))
+    assert fresh.runs == 1
+    for one in (second, again):
+        np.testing.assert_array_equal(first.tokens, one.tokens)
+        np.testing.assert_array_equal(first.labels, one.labels)
+    recipe = Recipe(hidden_dim=8, epochs=2)
+    heads = [tasks.trained(splits, d, recipe)[0].head for d in (fresh, cached)]
+    np.testing.assert_array_equal(heads[0].fc2.kernel[...], heads[1].fc2.kernel[...])
+
+
+def test_damaged_files_of_the_cache_are_made_anew(model, cache, tmp_path):
+    detector = Detector(model, tmp_path)
+    pixels = np.full((64, 64, 3), 240, np.uint8)
+    first = detector("blank", pixels, 0.25)
+    assert first.tokens.shape == (0, model.config.embed_dim)
+    (path,) = tmp_path.glob("*.npz")
+    path.write_bytes(path.read_bytes()[:100])
+    detector("blank", pixels, 0.25)
+    assert detector.runs == 2
+    assert detector.key(pixels, 0.25) != detector.key(pixels, 0.5)
+    assert detector.key(pixels, 0.25) != detector.key(pixels[:, ::-1] - 1, 0.25)
+
+
+def test_one_class_is_not_enough(model, cache):
+    data = open_splits(CLICKS)["train"]
+    one = dataclasses.replace(data.samples[0], points=data.samples[0].points[:1])
+    with pytest.raises(InputError, match="two classes or more"):
+        tasks.trained(
+            {"all": dataclasses.replace(data, samples=[one])}, Detector(model, cache), Recipe()
+        )
+
+
+def test_what_is_there_is_kept(head, call):
+    code, _, errors = call("head", "train", "--data", CLICKS, "--out", head)
+    assert code == 2
+    assert "--overwrite" in errors
