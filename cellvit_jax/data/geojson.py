@@ -26,12 +26,15 @@ class Annotated:
     """Outlined cells of an image: N valid polygons, corner-based, in its level-0 pixels.
 
     `names` are their classes, "" where there is none; `regions` (M,4) the boxes x0, y0, x1, y1 of
-    the areas in which all cells are annotated, none if that is the whole image.
+    the areas in which all cells are annotated, none if that is the whole image. Cells that were
+    pointed at are `points` (P,2), x and y, likewise corner-based, of the classes `point_names`.
     """
 
     shapes: np.ndarray
     names: tuple[str, ...]
     regions: np.ndarray
+    points: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2)))
+    point_names: tuple[str, ...] = ()
 
 
 def read_cells(path: Path) -> Annotated:
@@ -40,7 +43,7 @@ def read_cells(path: Path) -> Annotated:
     A cell is a detection (of a QuPath cell its nucleus) or a polygon of an annotation, as in
     CellViT's exports, which have one annotation a class. An annotation around three or more cells
     is an area, and none of them: one without a class, or of QuPath's class "Region*", bounds what
-    was annotated. Other classes that end in "*" are ignored.
+    was annotated. Other classes that end in "*" are ignored. Points count where they have a class.
     """
     return _read(path, path.stat().st_mtime_ns if path.exists() else 0)
 
@@ -48,10 +51,13 @@ def read_cells(path: Path) -> Annotated:
 @functools.lru_cache(maxsize=2)  # the regions of one slide share a file, which can be large
 def _read(path: Path, _: int) -> Annotated:
     try:
-        found = [part for feature in _features(path) for part in _parts(feature)]
-        if not found:
-            raise InputError(f"{path} holds no outlined cell")
+        features = _features(path)
+        found = [part for feature in features for part in _parts(feature)]
+        pointed = [part for feature in features for part in _points(feature)]
+        if not found and not pointed:
+            raise InputError(f"{path} holds no outlined cell, and no point of a class")
         shapes = valid(shapely.from_geojson([orjson.dumps(shape) for shape, *_ in found]))
+        points = np.array([place[:2] for place, _ in pointed], float).reshape(-1, 2)
     except (KeyError, TypeError, AttributeError, ValueError, shapely.errors.ShapelyError) as error:
         raise InputError(f"{path} is no GeoJSON of outlined cells ({error})") from error
     names = np.array([name for _, name, _ in found], object)
@@ -60,7 +66,10 @@ def _read(path: Path, _: int) -> Annotated:
     ignored = np.array([name.endswith(IGNORED) for name in names], bool)
     regions = shapes[areas & ((names == "") | (names == REGION))]
     cells = ~areas & ~ignored & ~shapely.is_empty(shapes)
-    return Annotated(shapes[cells], tuple(names[cells]), shapely.bounds(regions).reshape(-1, 4))
+    boxes = shapely.bounds(regions).reshape(-1, 4)
+    return Annotated(
+        shapes[cells], tuple(names[cells]), boxes, points, tuple(name for _, name in pointed)
+    )
 
 
 def _features(path: Path) -> list[dict[str, Any]]:
@@ -82,13 +91,26 @@ def _parts(feature: dict[str, Any]) -> list[tuple[dict[str, Any], str, bool]]:
     kind = geometry["type"]
     if kind not in ("Polygon", "MultiPolygon"):
         return []
-    label = properties.get("classification") or {}
-    name = str(label if isinstance(label, str) else label.get("name") or "")
+    name = _class_name(properties)
     annotation = properties.get("objectType", properties.get("object_type")) == ANNOTATION
     if kind == "Polygon" or not annotation:  # a detection in pieces is one cell
         return [(geometry, name, annotation)]
     rings = geometry["coordinates"]
     return [({"type": "Polygon", "coordinates": one}, name, annotation) for one in rings]
+
+
+def _points(feature: dict[str, Any]) -> list[tuple[list[float], str]]:
+    """The points of a feature and their class, if it has one."""
+    geometry, name = feature["geometry"], _class_name(feature.get("properties") or {})
+    places = {"Point": lambda p: [p], "MultiPoint": list}.get(geometry["type"], lambda _: [])
+    if not name or name.endswith(IGNORED):
+        return []
+    return [(place, name) for place in places(geometry["coordinates"])]
+
+
+def _class_name(properties: dict[str, Any]) -> str:
+    label = properties.get("classification") or {}
+    return str(label if isinstance(label, str) else label.get("name") or "")
 
 
 def _around_others(shapes: np.ndarray, drawn: np.ndarray) -> np.ndarray:

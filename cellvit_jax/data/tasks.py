@@ -61,7 +61,7 @@ def from_qupath(
 ) -> str:
     """Writes a plain folder of QuPath's annotations, and says what was written."""
     _check_target(target, overwrite)
-    splits = {"all": qupath.read(images, annotations, classes, mpp)}
+    splits = {"all": qupath.read(images, annotations, classes, mpp, pointed=False)}
     write.write_plain(splits, target, watch(quiet))
     return _written(splits, target)
 

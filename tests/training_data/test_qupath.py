@@ -179,3 +179,44 @@ def test_images_of_different_resolution_are_no_set(folder):
     with pytest.raises(InputError, match=r"fine\.tif has 0\.25 .*coarse\.tif 0\.5"):
         open_dataset(folder)
     assert qupath.read(folder, folder, mpp=0.3).mpp == 0.3
+
+
+def pointed(points, name, kind="MultiPoint"):
+    properties = {"objectType": "annotation", "classification": {"name": name}}
+    geometry = {"type": kind, "coordinates": points}
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def test_points_count_where_there_are_any_and_outlines_do_not(tmp_path):
+    png(tmp_path / "clicks.png", np.zeros((60, 80, 3), np.uint8))
+    clicks = [
+        pointed([[10.5, 20.5], [70, 50]], "B"),
+        pointed([3.5, 4.5], "A", "Point"),
+        pointed([[1, 1]], "Ignore*"),
+        rectangle(5, 5, 9, 9, "C", kind="detection"),
+    ]
+    write(tmp_path / "clicks.geojson", clicks)
+    dataset = open_dataset(tmp_path)
+    assert (dataset.classes, dataset.outlined) == (("A", "B"), False)
+    (sample,) = dataset.samples
+    assert sample.points.tolist() == [[10, 20, 2], [69.5, 49.5, 2], [3, 4, 1]]
+    assert sample.instances.shape == (60, 80)
+    assert not sample.instances.any()
+    outlined = qupath.read(tmp_path, tmp_path, pointed=False)
+    assert (outlined.classes, outlined.outlined) == (("C",), True)
+    write(tmp_path / "clicks.geojson", clicks[:1])
+    with pytest.raises(InputError, match="only points"):
+        qupath.read(tmp_path, tmp_path, pointed=False)
+
+
+def test_points_of_a_large_image_make_fields_of_their_own(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (1100, 2400, 3), np.uint8)
+    png(tmp_path / "large.png", image)
+    places = [[1000, 30], [1030, 1090], [2390, 5]]
+    write(tmp_path / "large.geojson", [pointed(places, "A")])
+    samples = list(open_dataset(tmp_path).samples)
+    assert [one.name for one in samples] == ["large_0_0", "large_2048_0", "large_1024_1024"]
+    assert [len(one.points) for one in samples] == [1, 1, 1]
+    assert samples[0].image.shape == (1100, 1152, 3)
+    x, y = (samples[2].points[0, :2] + 0.5).astype(int)
+    np.testing.assert_array_equal(samples[2].image[y, x], image[1090, 1030])

@@ -2,7 +2,9 @@
 
     ROOT/NAME.{png,tif,svs,…}    ROOT/NAME.geojson[.gz]
 
-A file of several regions, such as a slide, becomes a field of each.
+A file of several regions, such as a slide, becomes a field of each. Where any file has points of
+classes, cells are those that were pointed at, and outlines are left aside: they may be what a
+network found before. Large images without regions become fields around their points.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ NEEDS = ("*.geojson*",)
 MPP = 0.25
 MAX_DIFFERENCE = 0.05  # of resolutions that count as equal
 MAX_PIXELS = 50_000_000
+CORE, MARGIN = 1024, 128  # of a field around points: its side, and what is seen around it
 
 Item = tuple[Path, Path, tuple[int, int, int, int], str]  # box: r0, c0, r1, c1; name of the field
 
@@ -38,26 +41,40 @@ def open(root: Path) -> dict[str, Dataset]:
 
 
 def read(
-    images: Path, annotations: Path, classes: Sequence[str] = (), mpp: float | None = None
+    images: Path,
+    annotations: Path,
+    classes: Sequence[str] = (),
+    mpp: float | None = None,
+    *,
+    pointed: bool | None = None,
 ) -> Dataset:
     """The fields of an image and its GeoJSON, or of those of equal names in two folders.
 
     `classes` are names in the order of the ids to be; by default all that occur, sorted. Cells of
     no class have type 0, and so have all of a class not among them. `mpp` wins over what the
-    images say. Raises InputError.
+    images say. `pointed` says whether points or outlines count: by default points if there are any.
+    Raises InputError.
     """
     pairs = _paired(images, annotations)
     found = [read_cells(path) for _, path in pairs]
-    names = _classes(classes, {name for one in found for name in one.names if name})
+    if pointed is None:
+        pointed = any(len(one.points) for one in found)
+    if not pointed and not any(len(one.shapes) for one in found):
+        raise InputError(f"{annotations} holds no outlined cell, only points")
+    labels = (one.point_names if pointed else one.names for one in found)
+    names = _classes(classes, {name for some in labels for name in some if name})
     opened = [open_slide(path, mpp=mpp) for path, _ in pairs]
+    boxes = _around_points if pointed else _boxes
     items = [
         (*pair, box, name)
         for pair, one, slide in zip(pairs, found, opened, strict=True)
-        for box, name in _boxes(pair[0], one, slide.size)
+        for box, name in boxes(pair[0], one, slide.size)
     ]
     resolutions = {str(slide[0]): one.mpp for slide, one in zip(pairs, opened, strict=True)}
-    samples = Lazy(partial(read_field, classes=names), tuple(items))
-    return Dataset(images.stem, samples, names, mpp=_common(resolutions))
+    reader = partial(read_points if pointed else read_field, classes=names)
+    samples = Lazy(reader, tuple(items))
+    mpp = mpp or _common(resolutions)
+    return Dataset(images.stem, samples, names, mpp=mpp, outlined=not pointed)
 
 
 def _classes(wanted: Sequence[str], occurring: set[str]) -> tuple[str, ...]:
@@ -108,6 +125,17 @@ def _boxes(path: Path, cells: Annotated, size: tuple[int, int]):
     return [(box, f"{name}_{box[1]}_{box[0]}") for box in boxes if box[2] > box[0] < box[3]]
 
 
+def _around_points(path: Path, cells: Annotated, size: tuple[int, int]):
+    """The boxes, and the names, of the fields in which somebody pointed at cells."""
+    if len(cells.regions) or max(size) <= CORE:
+        yield from _boxes(path, cells, size) if len(cells.points) else ()
+        return
+    x, y = np.clip(cells.points, 0, np.array(size[::-1]) - 1).T // CORE * CORE
+    for r0, c0 in np.unique(np.stack([y, x], 1).astype(int), axis=0).tolist():
+        box = _clipped(np.array([c0, r0, c0 + CORE, r0 + CORE]), size)
+        yield box, f"{slide_name(path)}_{c0}_{r0}"
+
+
 def _clipped(box: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
     x0, y0, x1, y1 = np.rint(box).astype(int).tolist()
     return max(0, y0), max(0, x0), min(size[0], y1), min(size[1], x1)
@@ -139,3 +167,19 @@ def read_field(item: Item, classes: tuple[str, ...]) -> Sample:
     kinds = np.array([0, *(ids.get(cells.names[i], 0) for i in near)], np.int64)
     types = kinds[instances] if classes else None
     return files.field(path.with_name(name + ".png"), image, instances, types, len(classes))
+
+
+def read_points(item: Item, classes: tuple[str, ...]) -> Sample:
+    """The points in a box, and that part of the image with a margin around it."""
+    path, annotations, (r0, c0, r1, c1), name = item
+    cells, slide = read_cells(annotations), open_slide(path)
+    seen = np.array([c0, r0, c1, r1]) + np.repeat([-MARGIN, MARGIN], 2)
+    top, left, bottom, right = _clipped(seen, slide.size)
+    image = np.ascontiguousarray(slide.read(top, left, bottom - top, right - left))
+    ids = {label: i for i, label in enumerate(classes, 1)}
+    kinds = np.array([ids.get(label, 0) for label in cells.point_names], float)
+    x, y = cells.points.T
+    inside = (x >= c0) & (x < c1) & (y >= r0) & (y < r1)
+    points = np.stack([x - left - 0.5, y - top - 0.5, kinds], 1)[inside].astype(np.float32)
+    empty = np.zeros(image.shape[:2], np.int32)
+    return Sample(name, image, empty, None, points=points)
