@@ -96,6 +96,67 @@ def segment(
 
 
 @app.command
+def embed(
+    slides: Annotated[Positional[list[Path]], arg(metavar="SLIDE [SLIDE ...]")],
+    /,
+    out: Path,
+    model: str = zoo.DEFAULT,
+    level: Literal["cells", "patches"] = "cells",
+    pool: Literal["box", "mask", "cls", "mean"] | None = None,
+    tile: int | None = None,
+    to: tuple[Literal["parquet", "h5ad", "zarr"], ...] = ("parquet",),
+    mpp: float | None = None,
+    tissue: str | None = None,
+    roi: str | None = None,
+    batch_size: int | None = None,
+    extension: tuple[str, ...] = (),
+    shard: str | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Vectors of cells or of patches of slides and images, with their positions.
+
+    Goes on where it was stopped, as `segment` does; vectors are float16 on the disk.
+
+    Args:
+        slides: slides, images, folders, patterns or lists, as of `segment`.
+        out: folder for the results; each slide gets a folder of its own in it.
+        model: a model folder or the name of a bundled model: a CellViT for cells; for patches any
+            foundation encoder (UNI, Virchow, HIPT, SAM) or the encoder of a CellViT.
+        level: a vector for each cell, or for each square of a grid.
+        pool: of cells, mean token over the box (default) or over the pixels of the mask; of
+            patches, the cls token (default; SAM: the mean of its neck's output) or the mean token.
+        tile: side in pixels of patches, or of the tiles that cells are found in, at the model's
+            resolution; by default that of the encoder's positions (224 for UNI), or the model's.
+        to: which files to write: Parquet, or AnnData as h5ad or zarr (extra anndata).
+        mpp: resolution in µm per pixel; wins over what the files say.
+        tissue: where to look: otsu, none, or the path of a mask, as of `segment`.
+        roi: look only into this rectangle of full-resolution pixels: x,y,width,height.
+        batch_size: tiles per call of the network; by default 1 on CPU, 8 a device elsewhere.
+        extension: of folders, take only files that end so.
+        shard: take only every n-th slide: i/n, i from 0 to n - 1, for job arrays.
+        overwrite: replace results that are there already, and forget what is unfinished.
+        quiet: print nothing but errors and warnings.
+    """
+    from cellvit_jax.inference.embed import EmbedOptions, EmbedTask, pooled
+    from cellvit_jax.inference.run import run
+    from cellvit_jax.slides.tissue import parse_roi
+
+    options = EmbedOptions(
+        tuple(to),
+        tissue,
+        parse_roi(roi),
+        tokens=level == "cells",
+        level=level,
+        pool=pooled(level, pool),
+        tile=tile,
+    )
+    task = EmbedTask(out, model, options, None, mpp, batch_size, overwrite, quiet)
+    if not run(slides, task, extensions=extension, shard=shard):
+        sys.exit(SOME_FAILED)
+
+
+@app.command
 def prompt(
     image: Annotated[Positional[Path], arg(metavar="IMAGE")],
     /,

@@ -112,9 +112,9 @@ class Canvas:
                 if kept := piece.keep(window == part, context=context):
                     yield kept
 
-    def solve(self, runs: bool, run: Map) -> Iterable[pa.Table]:
+    def solve(self, runs: bool, run: Map, masked: bool = False) -> Iterable[pa.Table]:
         """The cells of all that has not been set aside, a table a job; the first may be empty."""
-        return run(lambda job: self._solve(job, runs), self._jobs())
+        return run(lambda job: self._solve(job, runs, masked), self._jobs())
 
     def _jobs(self) -> Iterator[Job]:
         yield Job((0, 0, 1, 1), np.zeros((1, 1), np.uint8))  # a table without rows has columns too
@@ -164,10 +164,10 @@ class Canvas:
             binary[box[0] - r0 : box[2] - r0, box[1] - c0 : box[3] - c0] |= pixels
         return Job(self._absolute((r0, c0, r1, c1)), binary)
 
-    def _solve(self, job: Job, runs: bool) -> pa.Table:
+    def _solve(self, job: Job, runs: bool, masked: bool) -> pa.Table:
         planes = planes_of(self.pieces, self.boxes, job.box, self.tokens)
         inst = instances(job.binary, planes.edge)
-        table, counted = measure(inst, planes, origin=job.box[:2])
+        table, counted = measure(inst, planes, job.box[:2], masked=masked)
         measured = shapes(inst, table.num_rows)
         if planes.haematoxylin is not None:
             inside = inst > 0

@@ -14,13 +14,14 @@ EPSILON = 1e-6  # the originals' guard in the share of votes
 
 
 def measure(
-    inst: np.ndarray, planes: Planes, origin: tuple[int, int] = (0, 0)
+    inst: np.ndarray, planes: Planes, origin: tuple[int, int] = (0, 0), *, masked: bool = False
 ) -> tuple[pa.Table, np.ndarray]:
     """The columns of `Cells`, but for the id, of instances 1..N, and which of them are reported.
 
     `inst` int32 (H, W) has its ids in the raster order of their first pixels; `planes` are those
     it was found in, `origin` (row, column) their place in the image that the columns are to speak
     of. Not reported: instances of nothing but background type, outlines under three points.
+    Tokens are means over the token cells that the box touches; with `masked`, over the pixels.
     """
     counts, sums, boxes = _census(inst, planes.types, int(inst.max()), int(planes.types.max()) + 1)
     points, offsets = contours(inst, boxes)
@@ -50,7 +51,12 @@ def measure(
         columns["probabilities"] = _lists(starts, np.float32(means).reshape(-1))
     if planes.tokens is not None:
         sides = np.array([side.as_integer_ratio() for side in planes.token_sides])
-        columns["token"] = _vectors(_pooled(planes.tokens, boxes, sides, planes.first_token))
+        pooled = (
+            _masked(planes.tokens, inst, area, sides, (*origin, planes.first_token))
+            if masked
+            else _pooled(planes.tokens, boxes, sides, planes.first_token)
+        )
+        columns["token"] = _vectors(pooled)
     return pa.table(columns), reported
 
 
@@ -156,6 +162,20 @@ def _pooled(tokens, boxes, sides, first):
                 means[i] += tokens[r, c]
         means[i] /= (bottom - top) * (right - left)
     return means
+
+
+@compiled
+def _masked(tokens, inst, area, sides, place):
+    """Mean token over the pixels of every instance; each has the token cell it lies in."""
+    (height, rows), (width, columns) = sides
+    top, left, first = place
+    means = np.zeros((len(area), tokens.shape[2]))
+    for r in range(inst.shape[0]):
+        row = (2 * (r + top) + 1) * rows // (2 * height) - first
+        for c in range(inst.shape[1]):
+            if inst[r, c] > 0:
+                means[inst[r, c] - 1] += tokens[row, (2 * (c + left) + 1) * columns // (2 * width)]
+    return means / area.reshape(-1, 1)
 
 
 def _lists(offsets, values):

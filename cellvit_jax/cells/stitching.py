@@ -56,13 +56,15 @@ def advance(
     width: int,
     *,
     runs: bool = False,
+    masked: bool = False,
     keep: Callable[[pa.Table], pa.Table] = lambda table: table,
     run: Map = map,
 ) -> tuple[Remains, pa.Table]:
     """Add a band to what is left of those above: what is left then, and the cells that are final.
 
     The table is that of `Cells`, in the raster order of first pixels over all bands, numbered from
-    1 on; with `runs` it has that column too, from which `painted` makes label images. Neither the
+    1 on; with `runs` it has that column too, from which `painted` makes label images, with `masked`
+    tokens are means over pixels in place of boxes. Neither the
     height of the bands nor the sides of their pieces changes a cell. `keep` chooses the cells of a
     table that count. `run` maps a function over
     jobs in order, as `map` does, and may do so in several threads.
@@ -72,7 +74,7 @@ def advance(
     canvas = Canvas([*remains.pieces, *band.pieces], cuts, band.bottom, width, remains.line, tokens)
     kept, line = ((), remains.line) if band.last else canvas.hold()
     tables = [remains.waiting] if remains.waiting else []
-    tables += canvas.solve(runs, run)
+    tables += canvas.solve(runs, run, masked)
     top = min((piece.row for piece in kept), default=band.bottom)
     final, waiting = _divided(keep(joined(tables)), None if band.last else top)
     left = Remains(

@@ -67,14 +67,16 @@ def rows(
     runs: bool = False,
     watch: Callable[[Iterator[Seen]], Iterator[Seen]] = lambda seen: seen,
     workers: int | None = None,
+    stages: Stages | None = None,
 ) -> Iterator[Row]:
     """The rows of the plan's grid, from the one below `after` on, of which the tiles `done` are.
 
     Tiles go through the network in the batches of an uninterrupted run, wherever this one begins.
     With `runs` the tables have that column, for label images. `watch` is shown every tile that
     comes out of the network. `workers` is the number of threads beside the network's, by default
-    the cores that this process may use.
+    the cores that this process may use. `stages` are `CELLS` unless something else is wanted.
     """
+    stages = stages or CELLS
     workers = workers or usable_cores()
     places = plan.places
     first = len(done) + int(
@@ -86,9 +88,10 @@ def rows(
         tiles = _closing(stack, read(plan, places[begin:], report, pool, workers + 1))
         maps = _closing(stack, ahead(predict(tiles, predictor), 2))
         fresh = itertools.islice(maps, first - begin, None)
-        seen = _closing(stack, extract(fresh, report, pool, workers + 1))
+        seen = _closing(stack, stages.extract(fresh, report, pool, workers + 1))
         new = _closing(stack, watch(seen))
-        for row in assemble(plan, itertools.chain(done, new), report, pool, after, runs):
+        every = itertools.chain(done, new)
+        for row in stages.assemble(plan, every, report, pool, after, runs):
             yield typed(row, predictor, report)
 
 
@@ -193,8 +196,12 @@ def assemble(
     pool: Executor,
     after: Row | None,
     runs: bool,
+    masked: bool = False,
 ) -> Iterator[Row]:
-    """The rows of the grid as they become complete; rows without tiles and cells are left out."""
+    """The rows of the grid as they become complete; rows without tiles and cells are left out.
+
+    With `masked`, tokens are means over pixels in place of boxes.
+    """
     remains, first = (after.remains, after.number + 1) if after else (Remains(), 0)
     last, width = len(plan.grid.rows) - 1, plan.view.size[1]
     for number in range(first, last + 1):
@@ -206,7 +213,13 @@ def assemble(
         band = Band(pieces, plan.grid.rows[number][2], number == last, tokens)
         with report.stage("stitch"):
             remains, table = advance(
-                remains, band, width, runs=runs, keep=plan.counted, run=partial(spread, pool)
+                remains,
+                band,
+                width,
+                runs=runs,
+                masked=masked,
+                keep=plan.counted,
+                run=partial(spread, pool),
             )
         del tiles, pieces, tokens, band  # before the next row comes in: they are what is large
         yield Row(number, remains, table)
@@ -243,3 +256,15 @@ def typed(row: Row, predictor: Predictor, report: Report) -> Row:
 def spread(pool: Executor, function: Callable, jobs: Iterable) -> Iterator[Any]:
     """`map` in the threads of a pool."""
     return parallel(function, jobs, pool, 2 * usable_cores())
+
+
+@dataclasses.dataclass(frozen=True)
+class Stages:
+    """What becomes of maps: what is left of each tile, and of those what a row leaves."""
+
+    extract: Callable[..., Iterator[Seen]]
+    assemble: Callable[..., Iterator[Row]]
+
+
+CELLS = Stages(extract, assemble)
+MASKED_CELLS = Stages(extract, partial(assemble, masked=True))

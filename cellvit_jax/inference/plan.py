@@ -70,17 +70,18 @@ def planned(
     tile: int | None = None,
     where: str | None = None,
     roi: Box | None = None,
+    margin: int | None = None,
 ) -> Plan:
     """The plan for a slide and a model. Raises InputError.
 
     `where` is "otsu" (the default for whole slides), "none" (the default for plain images, all of
     which is looked at) or the path of a mask; see `tissue.find`. `tile` is the side of the tiles,
-    by default the card's.
+    by default the card's, `margin` what they share with their neighbours, by default an eighth.
     """
     mpp = known_mpp(slide)
     view = Resampled(slide, resample_factor(mpp, card.mpp))
     side = tile or card.tile
-    tiles = grid(view.size, side, side // MARGIN)
+    tiles = grid(view.size, side, side // MARGIN if margin is None else margin)
     plain = isinstance(slide, ImageSlide)
     mask = tissue.find(slide, mpp, where or (tissue.NONE if plain else tissue.OTSU), roi)
     return Plan(slide, mpp, view, tiles, mask, mask.tiles(tiles, view.factor), roi)

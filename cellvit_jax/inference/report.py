@@ -25,6 +25,7 @@ class Report:
     name: str
     tiles: int = 0
     square_mm: float = 0.0
+    what: str = "cells"
     cells: Counter[str] = dataclasses.field(default_factory=Counter)
     seconds: defaultdict[str, float] = dataclasses.field(default_factory=lambda: defaultdict(float))
     wall: float = 0.0
@@ -66,9 +67,10 @@ class Report:
 
     def __str__(self) -> str:
         classes = ", ".join(f"{n} {name.lower()}" for name, n in self.cells.items())
+        kinds = f" ({classes})" if self.what == "cells" else ""
         stages = ", ".join(f"{name} {s:.1f} s" for name, s in sorted(self.seconds.items()))
         lines = [
-            f"{self.name}: {sum(self.cells.values())} cells ({classes}) in {self.wall:.1f} s",
+            f"{self.name}: {sum(self.cells.values())} {self.what}{kinds} in {self.wall:.1f} s",
             f"  {self.tiles} tiles, {self.square_mm:.2f} mm²; {stages}; device busy "
             f"{self.busy / max(self.wall, 1e-9):.0%}; peak memory {peak_rss() / 1e9:.2f} GB",
         ]

@@ -17,7 +17,7 @@ from cellvit_jax import exports
 from cellvit_jax.card import ModelCard
 from cellvit_jax.cells import Cells, filled, joined, painted
 from cellvit_jax.errors import OutputError
-from cellvit_jax.exports import labels, overlay
+from cellvit_jax.exports import embeddings, labels, overlay
 from cellvit_jax.files import atomic_open
 from cellvit_jax.inference.journal import check_arguments
 from cellvit_jax.inference.plan import Plan
@@ -66,6 +66,21 @@ class Found:
             kept = [name for name in table.column_names if name != "runs"]
             yield cells_of(table.select(kept), self.plan, self.card)
 
+    def embedded(self, table: pa.Table) -> pa.Table:
+        """Of a table with the column `token`: positions in level-0 pixels, types, vectors."""
+        columns = {"id": table["id"]}
+        for axis in "xy":
+            place = table[f"centroid_{axis}"].to_numpy()
+            columns[axis] = pa.array((place + 0.5) / self.plan.view.factor - 0.5)
+        if "type" in table.column_names:
+            names = {i: name for i, (name, _) in self.card.cell_classes.items()}
+            kinds = [names.get(i, f"class {i}") for i in table["type"].to_pylist()]
+            columns["type_name"] = pa.array(kinds, pa.string())
+        else:
+            side = self.plan.grid.tile / self.plan.view.factor
+            columns["side"] = pa.array(np.full(table.num_rows, side))
+        return pa.table(columns | {"embedding": embeddings.halves(table)})
+
     def label_image(self) -> np.ndarray:
         """The ids as a map, in level-0 pixels."""
         instances = painted(joined(self.tables()), self.plan.view.size)
@@ -106,15 +121,27 @@ WRITERS: dict[str, tuple[str, Callable[[Result, Path], None]]] = {
 }
 
 
+def write_embeddings(found: Found, path: Path) -> None:
+    """Positions and vectors, of cells or of patches, in the format that the name ends in."""
+    embeddings.write(map(found.embedded, filled(found.tables())), path, mpp=found.mpp)
+
+
+EMBEDDINGS: dict[str, tuple[str, Callable[..., None]]] = {
+    kind: (f"embeddings.{kind}", write_embeddings) for kind in ("parquet", "h5ad", "zarr")
+}
+
+
 def labelled(plan: Plan) -> bool:
     """Whether the slide is small enough for a label image."""
     return max(int(np.prod(size)) for size in (plan.view.size, plan.slide.size)) <= MOST_LABELLED
 
 
-def write(found: Result, folder: Path, export: Sequence[str] = tuple(WRITERS)) -> None:
-    """The wanted files into an existing folder."""
+def write(
+    found: Result, folder: Path, export: Sequence[str] = tuple(WRITERS), *, embedded: bool = False
+) -> None:
+    """The wanted files into an existing folder; files of `embedded` vectors or of cells."""
     for kind in export:
-        name, writer = WRITERS[kind]
+        name, writer = (EMBEDDINGS if embedded else WRITERS)[kind]
         writer(found, folder / name)
 
 

@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow.compute as pc
 
 from cellvit_jax import __version__
+from cellvit_jax.card import ModelCard
 from cellvit_jax.files import replacing_directory
 from cellvit_jax.inference import results
 from cellvit_jax.inference.journal import Journal
-from cellvit_jax.inference.pipeline import rows
+from cellvit_jax.inference.pipeline import CELLS, Stages, rows
 from cellvit_jax.inference.plan import Plan, planned
 from cellvit_jax.inference.predictor import Predictor
 from cellvit_jax.inference.progress import Watch
@@ -40,6 +41,25 @@ class Options:
     roi: Box | None = None
     tokens: bool = False
     binary: bool = False
+
+    @property
+    def what(self) -> str:
+        """What is counted."""
+        return "cells"
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the files are to hold vectors in place of cells."""
+        return False
+
+    @property
+    def stages(self) -> Stages:
+        """What becomes of the network's maps."""
+        return CELLS
+
+    def plan(self, slide: Slide, card: ModelCard) -> Plan:
+        """What of a slide is looked at. Raises InputError."""
+        return planned(slide, card, where=self.tissue, roi=self.roi)
 
 
 def arguments(source: Listed, slide: Slide, options: Options) -> dict[str, Any]:
@@ -79,15 +99,17 @@ def segment_slide(
     What was done by a run that was killed is not done again. Raises CellViTError.
     """
     begun, busy = time.perf_counter(), predictor.busy
-    plan = planned(slide, predictor.card, where=options.tissue, roi=options.roi)
+    plan = options.plan(slide, predictor.card)
     report = Report(slide.name, tiles=len(plan.places), square_mm=plan.square_mm)
+    report.what = options.what
     export = _possible(plan, options.export, report)
     with Journal(unfinished(folder), made_by) as journal:
-        _run(plan, predictor, journal, report, watch, runs="instances" in export)
+        runs = "instances" in export
+        _run(plan, predictor, journal, report, watch, runs=runs, stages=options.stages)
         found = results.Found(plan, predictor.card, journal.tables)
         with replacing_directory(folder, within=unfinished(folder)) as temporary:
             with report.stage("write"):
-                results.write(found, temporary, export)
+                results.write(found, temporary, export, embedded=options.embedded)
                 results.write_looked_at(plan, temporary)
             _count(found, report)
             report.wall = time.perf_counter() - begun
@@ -107,7 +129,14 @@ def _possible(plan: Plan, export: tuple[str, ...], report: Report) -> tuple[str,
 
 
 def _run(
-    plan: Plan, predictor: Predictor, journal: Journal, report: Report, watch: Watch, *, runs: bool
+    plan: Plan,
+    predictor: Predictor,
+    journal: Journal,
+    report: Report,
+    watch: Watch,
+    *,
+    runs: bool,
+    stages: Stages,
 ) -> None:
     report.failed = list(journal.lost)
     before = len(journal.tiles) + (
@@ -121,6 +150,7 @@ def _run(
         after=journal.after,
         done=journal.tiles,
         runs=runs,
+        stages=stages,
         watch=lambda seen: journal.keep(shown(seen), report.failed),
     )
     for row in stream:
@@ -129,17 +159,25 @@ def _run(
 
 
 def _count(found: results.Found, report: Report) -> None:
-    names = {i: name for i, (name, _) in found.card.cell_classes.items()}
-    report.cells = Counter(dict.fromkeys(names.values(), 0))
-    for table in found.tables():
-        for pair in pc.value_counts(table["type"]).to_pylist():
-            report.cells[names.get(pair["values"], f"class {pair['values']}")] += pair["counts"]
+    if report.what == "cells":
+        report.cells = _types(found)
+    else:
+        report.cells = Counter({report.what: sum(table.num_rows for table in found.tables())})
     if not report.tiles:
         report.warnings.append("no tissue: nothing was looked at (see --tissue)")
     elif not report.cells.total():
-        report.warnings.append("no cells")
+        report.warnings.append(f"no {report.what}")
     if report.failed:
         report.warnings.append(
             f"{len(report.failed)} of {report.tiles} tiles could not be read: "
             f"{report.failed[0]['reason']}"
         )
+
+
+def _types(found: results.Found) -> Counter[str]:
+    names = {i: name for i, (name, _) in found.card.cell_classes.items()}
+    counts = Counter(dict.fromkeys(names.values(), 0))
+    for table in found.tables():
+        for pair in pc.value_counts(table["type"]).to_pylist():
+            counts[names.get(pair["values"], f"class {pair['values']}")] += pair["counts"]
+    return counts

@@ -1,0 +1,127 @@
+"""Vectors of cells and of patches, and where they lie."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import cellvit_jax as cj
+from cellvit_jax.cells import joined
+from cellvit_jax.errors import InputError
+from cellvit_jax.inference.embed import EmbedOptions, pooled
+from cellvit_jax.inference.patches import PATCHES, PatchPredictor
+from cellvit_jax.inference.pipeline import rows
+from cellvit_jax.inference.report import Report
+from cellvit_jax.slides import ImageSlide
+from tests.networks import SAM_CARD, save_encoder, small_sam
+
+OPTIONS = EmbedOptions(level="patches", pool="cls")
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (192, 128, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_encoder(tmp_path_factory.mktemp("encoder") / "encoder")
+
+
+@pytest.fixture
+def image(tmp_path, pixels):
+    path = tmp_path / "tissue.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def read(path):
+    table = pq.read_table(path)
+    return table, np.array(table["embedding"].to_pylist(), np.float32)
+
+
+def by_hand(model, pixels, name, pool=lambda x: x):
+    """Vectors of the 3 × 2 patches of 64 pixels."""
+    parts = pixels.reshape(3, 64, 2, 64, 3).swapaxes(1, 2).reshape(6, 64, 64, 3)
+    normal = (parts / 255 - np.array(model.card.mean)) / np.array(model.card.std)
+    return pool(np.asarray(model(np.float32(normal))[name]))
+
+
+@pytest.mark.parametrize(("pool", "name"), [("cls", "cls"), ("mean", "tokens")])
+def test_patches_are_what_the_encoder_makes_of_them(call, image, folder, pixels, pool, name):
+    out = image.parent / "out"
+    arguments = ("embed", image, "--mpp", "0.25", "--out", out, "--model", folder, "--level")
+    code, said, errors = call(*arguments, "patches", "--pool", pool)
+    assert code == 0, errors
+    assert "6 patches" in said
+    table, vectors = read(out / "tissue" / "embeddings.parquet")
+    mean = (lambda x: x.mean((1, 2))) if pool == "mean" else (lambda x: x)
+    expected = by_hand(cj.load(folder), pixels, name, mean)
+    np.testing.assert_allclose(vectors, expected, atol=2e-3)
+    assert table["x"].to_pylist() == [31.5, 95.5] * 3
+    assert table["y"].to_pylist() == [31.5] * 2 + [95.5] * 2 + [159.5] * 2
+    assert "done before" in call(*arguments, "patches", "--pool", pool)[1]
+
+
+def test_a_run_that_goes_on_gives_the_same(folder, pixels):
+    predictor = PatchPredictor(cj.load(folder), batch_size=2)
+    plan = OPTIONS.plan(ImageSlide("x", pixels, 0.25), predictor.card)
+    whole = list(rows(plan, predictor, Report("x"), stages=PATCHES))
+    rest = list(rows(plan, predictor, Report("x"), after=whole[0], stages=PATCHES))
+    assert joined(r.table for r in rest).equals(joined(r.table for r in whole[1:]))
+    assert joined(r.table for r in whole)["id"].to_pylist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_sam_gives_the_mean_of_its_neck(pixels):
+    model = small_sam()
+    predictor = PatchPredictor(model)
+    (maps,) = predictor([pixels[:64, :64]])
+    normal = (pixels[None, :64, :64] / 255 - np.array(SAM_CARD.mean)) / np.array(SAM_CARD.std)
+    neck = model.image_encoder.features(np.float32(normal))["neck"]
+    np.testing.assert_allclose(maps["vector"], neck[0].mean((0, 1)), rtol=1e-4, atol=1e-5)
+
+
+def test_cells_have_the_tokens_that_segment_keeps(call, tmp_path):
+    pixels = cj.slides.open_image(cj.zoo.ASSETS / "he-consep.png").pixels[:200, :200]
+    Image.fromarray(pixels).save(tmp_path / "he.png")
+    common = (tmp_path / "he.png", "--mpp", "0.25", "--quiet", "--out")
+    assert call("segment", *common, tmp_path / "s", "--tokens", "--export", "parquet")[0] == 0
+    assert call("embed", *common, tmp_path / "box", "--to", "parquet", "h5ad", "zarr")[0] == 0
+    assert call("embed", *common, tmp_path / "mask", "--pool", "mask")[0] == 0
+    cells = cj.read_cells(tmp_path / "s" / "he")
+    table, vectors = read(tmp_path / "box" / "he" / "embeddings.parquet")
+    _, masked = read(tmp_path / "mask" / "he" / "embeddings.parquet")
+    tokens = np.array(cells.table["token"].to_pylist(), np.float16)
+    np.testing.assert_array_equal(vectors, tokens)
+    np.testing.assert_allclose(table["x"], cells.column("centroid_x"))
+    assert masked.shape == vectors.shape
+    assert (masked != vectors).any()
+    anndata = pytest.importorskip("anndata")
+    for ending, reader in (("h5ad", anndata.read_h5ad), ("zarr", anndata.read_zarr)):
+        again = reader(tmp_path / "box" / "he" / f"embeddings.{ending}")
+        np.testing.assert_array_equal(again.X, tokens)
+        assert again.obs["type_name"].tolist() == table["type_name"].to_pylist()
+
+
+def test_what_cannot_be(folder):
+    with pytest.raises(InputError, match="box or mask"):
+        pooled("cells", "cls")
+    with pytest.raises(InputError, match="multiples of the patch size"):
+        PatchPredictor(cj.load(folder), tile=50)
+    model = cj.load(folder)
+    model.config = dataclasses.replace(model.config)
+    model.card = None
+    with pytest.raises(InputError, match="no card"):
+        PatchPredictor(model)
+
+
+def test_nothing_to_embed(call, image, folder):
+    out = image.parent / "out"
+    mask = image.parent / "mask.png"
+    Image.fromarray(np.zeros((12, 8), np.uint8)).save(mask)
+    given = (image, "--mpp", "0.25", "--out", out, "--model", folder, "--tissue", mask)
+    code, _, errors = call("embed", *given, "--level", "patches")
+    assert (code, "no tissue" in errors) == (0, True)
+    assert read(out / "tissue" / "embeddings.parquet")[0].num_rows == 0
