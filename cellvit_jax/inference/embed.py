@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from cellvit_jax import caches, checkpoint
 from cellvit_jax.card import ModelCard
 from cellvit_jax.errors import InputError
-from cellvit_jax.inference import pipeline
+from cellvit_jax.inference import pipeline, results
 from cellvit_jax.inference.patches import PATCHES, PatchPredictor
 from cellvit_jax.inference.plan import Plan, planned
 from cellvit_jax.inference.predictor import Predictor
@@ -38,9 +39,9 @@ class EmbedOptions(Options):
         return self.level
 
     @property
-    def embedded(self) -> bool:
-        """Whether the files are to hold vectors in place of cells."""
-        return True
+    def writers(self) -> Mapping[str, Any]:
+        """What writes the files."""
+        return results.EMBEDDINGS
 
     @property
     def stages(self) -> pipeline.Stages:

@@ -137,11 +137,14 @@ def labelled(plan: Plan) -> bool:
 
 
 def write(
-    found: Result, folder: Path, export: Sequence[str] = tuple(WRITERS), *, embedded: bool = False
+    found: Any,
+    folder: Path,
+    export: Sequence[str] = tuple(WRITERS),
+    writers: Mapping[str, tuple[str, Callable[..., None]]] = WRITERS,
 ) -> None:
-    """The wanted files into an existing folder; files of `embedded` vectors or of cells."""
+    """The wanted files of a result into an existing folder."""
     for kind in export:
-        name, writer = (EMBEDDINGS if embedded else WRITERS)[kind]
+        name, writer = writers[kind]
         writer(found, folder / name)
 
 

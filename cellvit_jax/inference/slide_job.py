@@ -7,6 +7,7 @@ import shutil
 import time
 import zlib
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,9 @@ class Options:
         return "cells"
 
     @property
-    def embedded(self) -> bool:
-        """Whether the files are to hold vectors in place of cells."""
-        return False
+    def writers(self) -> Mapping[str, Any]:
+        """What writes the files."""
+        return results.WRITERS
 
     @property
     def stages(self) -> Stages:
@@ -109,7 +110,7 @@ def segment_slide(
         found = results.Found(plan, predictor.card, journal.tables)
         with replacing_directory(folder, within=unfinished(folder)) as temporary:
             with report.stage("write"):
-                results.write(found, temporary, export, embedded=options.embedded)
+                results.write(found, temporary, export, options.writers)
                 results.write_looked_at(plan, temporary)
             _count(found, report)
             report.wall = time.perf_counter() - begun

@@ -8,6 +8,7 @@ import pytest
 from nbclient import NotebookClient
 
 from cellvit_jax import read_cells
+from tests.shared import DATA, SHARED
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -55,3 +56,17 @@ def test_segment_an_image(work):
     cells = read_cells(work / "cells.parquet")
     features = json.loads((work / "cells.geojson").read_text())["features"]
     assert len(features) == len(cells) > 0
+
+
+@pytest.mark.usefixtures("home")
+def test_from_200_clicks_to_a_classifier(work, monkeypatch):
+    pytest.importorskip("optax")
+    pytest.importorskip("matplotlib")
+    real = SHARED / "data" / "cellvitpp-examples" / "Example-Detection"
+    clicks = real if real.exists() else DATA / "cellvitpp" / "detection"
+    monkeypatch.setenv("CLICKS", str(clicks))
+    outputs = run("from_200_clicks_to_a_classifier", work)
+    shown = [kind for output in outputs for kind in output.get("data", {})]
+    assert shown.count("image/png") == 3
+    assert (work / "my-head" / "config.json").exists()
+    assert json.loads((work / "cells.geojson").read_text())["features"]
