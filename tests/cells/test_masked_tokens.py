@@ -54,3 +54,12 @@ def test_pieces_do_not_matter():
     assert len(table) == 1
     assert instances(binary, edge).max() == 1
     np.testing.assert_array_equal(table["token"].to_pylist(), whole["token"].to_pylist())
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_cell_of_more_than_255_tokens(masked):
+    tokens = np.random.default_rng(2).normal(size=(40, 40, 2)).astype(np.float32)
+    inst = np.ones((40, 40), np.int32)
+    planes = Planes(np.uint8(inst), np.zeros(inst.shape), np.uint8(inst), tokens=tokens)
+    table, _ = measure(inst, planes, masked=masked)
+    np.testing.assert_allclose(table["token"].to_pylist(), [tokens.mean((0, 1))], atol=1e-6)

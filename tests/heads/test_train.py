@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import cellvit_jax as cj
 from cellvit_convert.cli import main as convert
@@ -102,6 +103,32 @@ def test_one_class_is_not_enough(model, cache):
         tasks.trained(
             {"all": dataclasses.replace(data, samples=[one])}, Detector(model, cache), Recipe()
         )
+
+
+def test_from_points_of_qupath_beside_the_images(call, tmp_path, cache):
+    (sample,) = open_splits(CLICKS)["train"].samples
+    for name in ("images", "clicks"):
+        (tmp_path / name).mkdir()
+    Image.fromarray(sample.image).save(tmp_path / "images" / "one.png")
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "MultiPoint", "coordinates": (places + 0.5).tolist()},
+            "properties": {"objectType": "annotation", "classification": {"name": f"type {kind}"}},
+        }
+        for kind in (2, 3, 4)
+        for places in [sample.points[sample.points[:, 2] == kind, :2]]
+    ]
+    content = {"type": "FeatureCollection", "features": features}
+    (tmp_path / "clicks" / "one.geojson").write_text(json.dumps(content))
+    places = ("--data", tmp_path / "images", "--annotations", tmp_path / "clicks", "--mpp", "0.25")
+    code, _, errors = call(
+        "head", "train", *places, "--out", tmp_path / "h", "--cache", cache, *SHORT
+    )
+    assert code == 0, errors
+    report = json.loads((tmp_path / "h" / "report.json").read_text())
+    assert report["classes"] == ["type 2", "type 3", "type 4"]
+    assert report["annotated"] == [6, 6, 6]
 
 
 def test_what_is_there_is_kept(head, call):

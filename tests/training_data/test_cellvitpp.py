@@ -30,6 +30,21 @@ def test_points_are_read_from_the_original_files_with_ids_from_one():
     assert sample.types is None
 
 
+def test_points_count_from_where_their_label_map_does(tmp_path):
+    shutil.copytree(POINTED, tmp_path / "set")
+    (label,) = (tmp_path / "set" / "train" / "labels").iterdir()
+    label.write_text(
+        "".join(f"{x:g},{y:g},{c + 1:g}\n" for x, y, c in np.loadtxt(label, delimiter=","))
+    )
+    (tmp_path / "set" / "label_map.yaml").write_text("1: A\n2: B\n3: C\n4: D\n")
+    (shifted,) = open_dataset(tmp_path / "set", "train").samples
+    (original,) = open_dataset(POINTED, "train").samples
+    np.testing.assert_array_equal(shifted.points, original.points)
+    label.write_text("5,6,0")
+    with pytest.raises(InputError, match="among 1 to 4"):
+        open_dataset(tmp_path / "set", "train").samples[0]
+
+
 def test_folds_are_splits_that_hold_nothing_new():
     splits = open_splits(OUTLINED)
     assert list(splits) == ["train", "fold_0_train", "fold_0_val"]

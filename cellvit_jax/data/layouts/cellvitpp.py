@@ -1,8 +1,10 @@
 """The folders that CellViT++ trains its cell classifiers on.
 
     ROOT/{train,test}/{images/NAME.png, labels/NAME.npy}    outlined: ids in label_map.yaml from 1
-    ROOT/{train,test}/{images/NAME.png, labels/NAME.csv}    pointed at: rows x,y,class, from 0
+    ROOT/{train,test}/{images/NAME.png, labels/NAME.csv}    pointed at: rows x,y,class
     ROOT/label_map.yaml    ROOT/splits/fold_K/{train,val}.csv
+
+Of points, classes count from where the label map does, 0 or 1.
 
 The folds, lists of names of `train`, are splits as well: `fold_0_train`, `fold_0_val`, ...
 """
@@ -36,8 +38,11 @@ def open(root: Path) -> dict[str, Dataset]:
 
 def open_points(root: Path) -> dict[str, Dataset]:
     """`train`, `test` and the folds of nuclei that were pointed at. Raises InputError."""
-    classes = files.names_by_id(root / LABEL_MAP, files.read_yaml(root / LABEL_MAP), first=0)
-    return _splits(root, ".csv", partial(read_points, classes=len(classes)), classes, False)
+    names = files.read_yaml(root / LABEL_MAP)
+    first = 0 if isinstance(names, dict) and {0, "0"} & names.keys() else 1
+    classes = files.names_by_id(root / LABEL_MAP, names, first)
+    reader = partial(read_points, classes=len(classes), first=first)
+    return _splits(root, ".csv", reader, classes, False)
 
 
 def _splits(
@@ -74,18 +79,19 @@ def read(item: Item, classes: int) -> Sample:
     return files.field(image, files.read_image(image), maps["inst_map"], maps["type_map"], classes)
 
 
-def read_points(item: Item, classes: int) -> Sample:
-    """The field of an image and the points in its CSV file."""
+def read_points(item: Item, classes: int, first: int = 0) -> Sample:
+    """The field of an image and the points in its CSV file, whose classes count from `first`."""
     path, label = item
     image = files.read_image(path)
     points = _points(label)
     x, y, kinds = points.T
-    if not ((kinds >= 0) & (kinds < classes)).all() or (kinds % 1).any():
-        raise InputError(f"{label} has a class that is not among 0 to {classes - 1}")
+    last = first + classes - 1
+    if not ((kinds >= first) & (kinds <= last)).all() or (kinds % 1).any():
+        raise InputError(f"{label} has a class that is not among {first} to {last}")
     height, width = image.shape[:2]
     if not ((x >= 0) & (x < width) & (y >= 0) & (y < height)).all():
         raise InputError(f"{label} has a point outside of its image, {width} × {height} pixels")
-    points[:, 2] += 1
+    points[:, 2] += 1 - first
     return Sample(path.stem, image, np.zeros((height, width), np.int32), None, points=points)
 
 
