@@ -58,7 +58,10 @@ class PatchPredictor(Predictor):
             raise InputError(f"this SAM takes tiles of {native} pixels, not {side}")
         card = dataclasses.replace(model.card, tile=side)
         super().__init__(model, card, batch_size=batch_size)
-        self._predict = jax.jit(partial(_vector, nnx.split(model)[0], card, name, pool))
+        self._predict = jax.jit(partial(_vector, self.graphdef, card, name, pool))
+
+    def _unpacked(self, arrays: Maps) -> Maps:
+        return arrays
 
 
 def _vector(graphdef, card, name, pool, state, images):

@@ -133,7 +133,8 @@ class Predictor:
                 raise running
             on_host = jax.device_get(running)
             return [
-                unpacked({k: values[i] for k, values in on_host.items()}) for i in range(len(tiles))
+                self._unpacked({k: values[i] for k, values in on_host.items()})
+                for i in range(len(tiles))
             ]
         except jax.errors.JaxRuntimeError as error:
             # a batch that was dispatched before may have been halved already
@@ -144,6 +145,10 @@ class Predictor:
             part = tiles[i : i + self.batch_size]
             maps += self._maps(part, self._run(part))
         return maps
+
+    def _unpacked(self, arrays: Maps) -> Maps:
+        """What the host makes of the arrays that came of a tile."""
+        return unpacked(arrays)
 
     def _halve(self, error: jax.errors.JaxRuntimeError) -> None:
         self.batch_size = halved(self.batch_size // self._devices, error) * self._devices
