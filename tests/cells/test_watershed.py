@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.segmentation import watershed
 
-from benchmarks.extract_cells import flood_inputs
+from benchmarks.plain import flood_inputs
 from cellvit_jax.cells import edges, instances
 from cellvit_jax.cells.flood import OPEN, flood
 from cellvit_jax.cells.watershed import filled, renumber
