@@ -33,7 +33,6 @@ from cellvit_jax.unpickle import (
 MAX_DIRECTORY_BYTES = 4 * 2**20
 MAX_PICKLE_BYTES = 64 * 2**20
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")
-PICKLE = b"\x80"  # the first byte of a pickle that torch writes
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 STORAGES = {
@@ -181,8 +180,6 @@ def _read_legacy(data: mmap.mmap) -> Any:
     The storages lie behind the pickle that speaks of them, so it is read twice: first for how
     long they are, and then to build views of them.
     """
-    if data[:1] != PICKLE:
-        raise ValueError("it does not start like one")
     stream = Stream(data, 0, min(len(data), MAX_PICKLE_BYTES))
     if [unpickle(stream, GLOBALS) for _ in range(2)] != [LEGACY_MAGIC, LEGACY_PROTOCOL]:
         raise ValueError("it does not start like one")
