@@ -10,7 +10,7 @@ from typing import Annotated, Literal, get_args
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
-from cellvit_jax import cli_data, cli_head, cli_train, zoo
+from cellvit_jax import cli_compile, cli_data, cli_head, cli_train, zoo
 from cellvit_jax.errors import CellViTError, printable
 
 Export = Literal["parquet", "geojson", "json", "instances", "overlay"]
@@ -27,15 +27,9 @@ Later = Literal[
     "graph.npz",
 ]
 
-Platform = Literal["cpu", "cuda", "tpu"]
-PLATFORMS: tuple[Platform, ...] = get_args(Platform)
-
 SOME_FAILED = 3  # exit code
 
 app = tyro.extras.SubcommandApp()
-app.command(cli_data.app, name="data", help="Inspect, prepare and make training data.")
-app.command(cli_train.train)
-app.command(cli_head.app, name="head", help="Teach a network new types of cells.")
 
 
 @app.command
@@ -337,62 +331,18 @@ def fetch(
 
 
 @app.command
-def warmup(
-    model: str = zoo.DEFAULT,
-    batch_size: int | None = None,
-    tile: int | None = None,
-    tokens: bool = False,
-    binary: bool = False,
-) -> None:
-    """Compile a network ahead of its use, into the folder that keeps compiled programs.
-
-    A later `segment` with the same options on the same kind of machine starts with that program.
-
-    Args:
-        model: a model folder (see cellvit-convert) or the name of a bundled model.
-        batch_size: tiles per call of the network; by default what `segment` takes here.
-        tile: side of the tiles in pixels; by default what the model's card says.
-        tokens: as `segment` will be run, with --tokens or --head.
-        binary: as `segment` will be run.
-    """
-    from cellvit_jax import caches
-    from cellvit_jax.inference import warmup as task
-
-    caches.keep_compiled_programs()
-    print(task.warmup(model, batch_size, tile, tokens=tokens, binary=binary))
-
-
-@app.command
-def program(
-    out: Annotated[Positional[Path], arg(metavar="DST")],
-    /,
-    model: str = zoo.DEFAULT,
-    batch_size: int = 1,
-    tile: int | None = None,
-    platforms: tuple[Platform, ...] = PLATFORMS,
-    overwrite: bool = False,
-) -> None:
-    """Write a network as a StableHLO program with its weights, to be run without this package.
-
-    Args:
-        out: the folder to write.
-        model: a model folder (see cellvit-convert) or the name of a bundled model.
-        batch_size: tiles per call; the program takes no other number.
-        tile: side of the tiles in pixels; by default what the model's card says.
-        platforms: where the program is to run.
-        overwrite: replace a program that is there already.
-    """
-    from cellvit_jax.inference.warmup import write_program
-
-    print(write_program(model, out, batch_size, tile, platforms, overwrite=overwrite))
-
-
-@app.command
 def info() -> None:
     """Print versions, devices, bundled models and the cache folder."""
     from cellvit_jax.info import describe
 
     print(describe())
+
+
+app.command(cli_data.app, name="data", help="Inspect, prepare and make training data.")
+app.command(cli_train.train)
+app.command(cli_head.app, name="head", help="Teach a network new types of cells.")
+app.command(cli_compile.warmup)
+app.command(cli_compile.program)
 
 
 def main() -> None:
