@@ -42,6 +42,11 @@ RECORDED = {
         lambda x: losses.focal_tversky_per_class(softmax(x), TYPES, jnp.array([1.0, 2.0, 3.0])),
         "type_logits",
     ),
+    "CEWeighted(type_logits,num_classes=3)": (
+        lambda x: losses.cross_entropy(softmax(x), TYPES),
+        "type_logits",
+    ),
+    "MSEWeighted(hv,num_classes=2)": (lambda x: losses.mse(x, INPUTS["true_hv"]), "hv"),
     "mse_loss_maps(hv)": (lambda x: losses.mse(x, INPUTS["true_hv"]), "hv"),
     "msge_loss_maps(hv,focus=binary_onehot)": (
         lambda x: losses.msge(x, jnp.asarray(INPUTS["true_hv"]), NUCLEI),
