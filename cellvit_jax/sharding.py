@@ -21,8 +21,10 @@ Tree = TypeVar("Tree")
 
 # ordered (pattern at the end of a leaf's dotted path, partition); the first match counts
 BLOCKS: Rules = (
-    (r"\.(qkv|fc1)\.kernel", P("fsdp", "tensor")),
-    (r"\.(qkv|fc1)\.bias", P("tensor")),
+    # whole along "tensor": no half of three joined thirds has whole heads; `proj` divides these
+    (r"\.qkv\.kernel", P("fsdp")),
+    (r"\.fc1\.kernel", P("fsdp", "tensor")),
+    (r"\.fc1\.bias", P("tensor")),
     (r"\.(proj|fc2)\.kernel", P("tensor", "fsdp")),
     (r"encoder\.patch_embed\.kernel", P(None, None, None, "fsdp")),
 )

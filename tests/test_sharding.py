@@ -28,7 +28,7 @@ def test_every_preset_is_divided(preset):
     mesh = make_mesh(fsdp=2, tensor=2)
     layout = new_layout(getattr(ModelConfig, preset)(), CARD, RECIPE, mesh)
     params = layout.abstract.params
-    assert spec(params["encoder.blocks.0.attn.qkv.kernel"]) == P("fsdp", "tensor")
+    assert spec(params["encoder.blocks.0.attn.proj.kernel"]) == P("tensor", "fsdp")
     assert spec(params["encoder.blocks.0.mlp.fc2.kernel"]) == P("tensor", "fsdp")
     whole = sum(leaf.size for leaf in params.values())
     here = sum(np.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in params.values())
