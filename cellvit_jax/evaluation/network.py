@@ -17,10 +17,9 @@ from cellvit_jax.card import ModelCard
 from cellvit_jax.data.dataset import Sample
 from cellvit_jax.evaluation.jobs import Maps, Prediction
 from cellvit_jax.evaluation.tta import EightViews
-from cellvit_jax.inference.predictor import Predictor
+from cellvit_jax.inference.predictor import Predictor, normalised
 from cellvit_jax.inference.segment import Segmentation, predictor_of, segment_image
 from cellvit_jax.models import CellViT, folded
-from cellvit_jax.sharding import over_batch
 from cellvit_jax.slides import ImageSlide
 
 MIN_SIDE = 16  # of maps that nuclei are looked for in
@@ -39,10 +38,8 @@ class Network:
     def __init__(self, model: CellViT, *, batch_size: int | None = None, tta: bool = False):
         plain = predictor_of(model, batch_size)
         self.patch = model.config.patch_size
-        size = plain.batch_size
         views: Any = EightViews(folded(model)) if tta else None
-        self.predictor = Predictor(views, plain.card, batch_size=size) if tta else plain
-        self._divided, _ = over_batch(math.gcd(size, jax.local_device_count()))
+        self.predictor = Predictor(views, plain.card, batch_size=plain.batch_size) if tta else plain
 
     @property
     def card(self) -> ModelCard:
@@ -74,7 +71,7 @@ class Network:
         while batch := list(itertools.islice(samples, size)):
             images = np.zeros((size, *batch[0].image.shape), np.uint8)
             images[: len(batch)] = [sample.image for sample in batch]
-            on_device = jax.device_put(images, self._divided)
+            on_device = jax.device_put(images, self.predictor.divided)
             running = _see(self.predictor.graphdef, self.card, self.predictor.state, on_device)
             if before:
                 yield from self._finish(*before)
@@ -114,10 +111,7 @@ def prediction(found: Segmentation) -> Prediction:
 # of the module, with the structure of the network as an argument: compiled once for all epochs
 @partial(jax.jit, static_argnums=(0, 1))
 def _see(graphdef: Any, card: ModelCard, state: Any, images: jax.Array) -> dict[str, jax.Array]:
-    pixels = (images.astype(jnp.float32) / 255 - np.asarray(card.mean, np.float32)) / np.asarray(
-        card.std, np.float32
-    )
-    maps = nnx.merge(graphdef, state)(pixels)
+    maps = nnx.merge(graphdef, state)(normalised(images, card))
     kept = {
         "binary": jnp.argmax(maps["nuclei_binary_map"], -1).astype(jnp.uint8),
         "hv": maps["hv_map"],

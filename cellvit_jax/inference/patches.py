@@ -10,7 +10,6 @@ from fractions import Fraction
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 from flax import nnx
@@ -20,7 +19,7 @@ from cellvit_jax.cells import Remains, Tokens
 from cellvit_jax.errors import InputError
 from cellvit_jax.inference.pipeline import Place, Row, Seen, Stages
 from cellvit_jax.inference.plan import Plan
-from cellvit_jax.inference.predictor import Maps, Predictor
+from cellvit_jax.inference.predictor import Maps, Predictor, normalised
 from cellvit_jax.inference.report import Report
 from cellvit_jax.models import CellViT, Encoder, Sam
 from cellvit_jax.models.encoder import check_size
@@ -57,16 +56,15 @@ class PatchPredictor(Predictor):
         elif side != native:
             raise InputError(f"this SAM takes tiles of {native} pixels, not {side}")
         card = dataclasses.replace(model.card, tile=side)
-        super().__init__(model, card, batch_size=batch_size)
-        self._predict = jax.jit(partial(_vector, self.graphdef, card, name, pool))
+        super().__init__(getattr(model, name), card, batch_size=batch_size)
+        self._predict = jax.jit(partial(_vector, self.graphdef, card, pool))
 
     def _unpacked(self, arrays: Maps) -> Maps:
         return arrays
 
 
-def _vector(graphdef, card, name, pool, state, images):
-    pixels = (images.astype(jnp.float32) / 255 - np.float32(card.mean)) / np.float32(card.std)
-    features = getattr(nnx.merge(graphdef, state), name).features(pixels)
+def _vector(graphdef, card, pool, state, images):
+    features = nnx.merge(graphdef, state).features(normalised(images, card))
     if pool == "mean":
         return {"vector": features["tokens"].mean((1, 2))}
     return {"vector": features["neck"].mean((1, 2)) if "neck" in features else features["cls"]}

@@ -64,7 +64,7 @@ class Predictor:
         self._devices = max(
             n for n in range(1, jax.local_device_count() + 1) if self.batch_size % n == 0
         )
-        self._divided, copied = over_batch(self._devices)
+        self.divided, copied = over_batch(self._devices)  # the sharding of a batch
         run = folded(model, attention=attention) if isinstance(model, CellViT) else model
         # a pure dictionary under a closed-over graph is the cheapest call there is
         self.graphdef, state = nnx.split(run)
@@ -84,7 +84,7 @@ class Predictor:
 
     def compiled(self, side: int) -> jax.stages.Compiled:
         """The program for tiles of that side, which the cache of compiled programs then holds."""
-        return self._predict.lower(self.state, self._tiles(side, self._divided)).compile()
+        return self._predict.lower(self.state, self._tiles(side, self.divided)).compile()
 
     def exported(self, side: int, platforms: Sequence[str]) -> jax.export.Exported:
         """The program for one device of any of the platforms, of the list of `inputs` and tiles."""
@@ -93,7 +93,7 @@ class Predictor:
             lambda leaves, tiles: self._predict(jax.tree.unflatten(tree, leaves), tiles)
         )
         inputs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
-        return jax.export.export(jax.jit(program), platforms=platforms)(inputs, self._tiles(side))
+        return jax.export.export(program, platforms=platforms)(inputs, self._tiles(side))
 
     def _tiles(self, side: int, sharding: jax.sharding.Sharding | None = None) -> Any:
         shape = self.batch_size, side, side, 3
@@ -161,7 +161,7 @@ class Predictor:
         images = np.zeros((self.batch_size, *tiles[0].shape), np.uint8)
         images[: len(tiles)] = tiles
         try:
-            return self._predict(self.state, jax.device_put(images, self._divided))
+            return self._predict(self.state, jax.device_put(images, self.divided))
         except jax.errors.JaxRuntimeError as error:
             return error
 
@@ -178,7 +178,12 @@ def _default_batch_size() -> int:
     return DEFAULT_BATCH_SIZE * jax.local_device_count()
 
 
+def normalised(images: jax.Array, card: ModelCard) -> jax.Array:
+    """uint8 RGB as the network sees it, float32."""
+    mean, std = (np.asarray(values, np.float32) for values in (card.mean, card.std))
+    return (images.astype(jnp.float32) / 255 - mean) / std
+
+
 def _predict(graphdef, card, tokens, binary, state, images):
-    pixels = (images.astype(jnp.float32) / 255 - np.float32(card.mean)) / np.float32(card.std)
-    maps = nnx.merge(graphdef, state)(pixels, tokens=tokens)
+    maps = nnx.merge(graphdef, state)(normalised(images, card), tokens=tokens)
     return reduced(maps, binary=binary) | ({"tokens": maps["tokens"]} if tokens else {})

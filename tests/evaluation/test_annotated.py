@@ -65,6 +65,13 @@ def test_tiles_are_measured_as_segment_finds_them():
         assert found.tissue in CARD.tissues
 
 
+def test_batches_are_divided_as_the_networks_are():
+    """Six tiles among eight devices."""
+    data = dataset(3)
+    found = validate(network(batch_size=6), data).image_mean
+    assert found["dice"] == pytest.approx(validate(network(), data).image_mean["dice"], abs=1e-6)
+
+
 @pytest.mark.parametrize("change", [{"mpp": 0.5}, {"side": 96}])
 def test_other_fields_go_the_way_of_images(change):
     data = dataset(1, **change)
