@@ -26,6 +26,11 @@ COLORS: tuple[Color, ...] = (
 )
 
 
+def cited(*citations: str) -> str:
+    """Those citations that say something, each once."""
+    return "; ".join(filter(None, dict.fromkeys(citations)))
+
+
 @dataclasses.dataclass(frozen=True)
 class CellClass:
     """A type of cell: its name and the colour (RGB, 0..255) it is drawn in."""

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from cellvit_jax import caches, plugins, zoo
 from cellvit_jax.download import Report, Version, download, forget
 from cellvit_jax.errors import FetchError, OutputError, printable
-from cellvit_jax.files import atomic_open
+from cellvit_jax.files import atomic_open, check_free
 from cellvit_jax.safetensors_files import is_safetensors
 
 SUFFIXES = {".pth", ".pt", ".safetensors"}  # a target that is to be a copy of the file
@@ -42,8 +42,8 @@ def run(
 
     Prints what was made on stdout, what is being done on stderr.
     """
-    if target is not None and target.exists() and not overwrite:
-        raise OutputError(f"{target} exists: choose another name or say --overwrite")
+    if target is not None:
+        check_free(target, overwrite)
     say = _ignore if quiet else _tell
     with _progress(quiet) as report:
         path = fetch(name, force=force, report=report, say=say)

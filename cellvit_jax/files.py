@@ -14,6 +14,12 @@ from typing import BinaryIO
 from cellvit_jax.errors import OutputError
 
 
+def check_free(target: Path, replaceable: bool) -> None:
+    """Raises `OutputError` for a target that is there and must not be replaced."""
+    if target.exists() and not replaceable:
+        raise OutputError(f"{target} exists: choose another name or say --overwrite")
+
+
 @contextlib.contextmanager
 def replacing_directory(path: Path, *, within: Path | None = None) -> Iterator[Path]:
     """A temporary folder that takes the place of `path` when the block ends without an error.

@@ -12,8 +12,9 @@ import jax
 from flax import nnx
 
 from cellvit_jax import checkpoint, zoo
-from cellvit_jax.card import CITATION, ModelCard, cell_classes, numbered, tile
-from cellvit_jax.errors import CheckpointError, InputError, OutputError
+from cellvit_jax.card import CITATION, ModelCard, cell_classes, cited, numbered, tile
+from cellvit_jax.errors import CheckpointError, InputError
+from cellvit_jax.files import check_free
 from cellvit_jax.inspection import Summary, inspect
 from cellvit_jax.models import CellViT, EncoderConfig, ModelConfig, SamConfig
 
@@ -97,8 +98,7 @@ def write_model(
 
     Raises `OutputError` where `out` exists and `overwrite` is not set.
     """
-    if out.exists() and not (overwrite and out.is_dir()):
-        raise OutputError(f"{out} exists: choose another name or say --overwrite")
+    check_free(out, overwrite and out.is_dir())
     model = new_model(encoder=encoder, classes=classes, tissues=tissues, seed=seed)
     weights = nnx.state(model, checkpoint.WEIGHTS)
     assert model.card is not None
@@ -199,7 +199,7 @@ def new_card(
         provenance=f"Started from the encoder of {source.path.resolve().name} "
         f"({source.card.provenance.rstrip('.')}), with a decoder drawn from seed {seed}.",
         license=source.card.license,
-        citation="; ".join(filter(None, dict.fromkeys((CITATION, source.card.citation)))),
+        citation=cited(CITATION, source.card.citation),
     )
 
 

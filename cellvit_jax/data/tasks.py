@@ -10,7 +10,8 @@ from cellvit_jax.data import sheet as contact_sheet
 from cellvit_jax.data.dataset import Dataset
 from cellvit_jax.data.layouts import qupath
 from cellvit_jax.data.open import disjoint, find_layout, open_splits
-from cellvit_jax.errors import InputError, OutputError
+from cellvit_jax.errors import InputError
+from cellvit_jax.files import check_free
 from cellvit_jax.inference.progress import watch
 
 Splits = dict[str, Dataset]
@@ -43,7 +44,7 @@ def prepare(
     quiet: bool = False,
 ) -> str:
     """Writes annotated data in another form, and says what was written. Raises OutputError."""
-    _check_target(target, overwrite)
+    check_free(target, overwrite and target.is_dir())
     splits = _chosen(source, names, layout)
     _writer(to)(splits, target, watch(quiet))
     return _written(splits, target)
@@ -60,7 +61,7 @@ def from_qupath(
     quiet: bool = False,
 ) -> str:
     """Writes a plain folder of QuPath's annotations, and says what was written."""
-    _check_target(target, overwrite)
+    check_free(target, overwrite and target.is_dir())
     splits = {"all": qupath.read(images, annotations, classes, mpp, pointed=False)}
     write.write_plain(splits, target, watch(quiet))
     return _written(splits, target)
@@ -79,11 +80,6 @@ def _writer(to: str) -> Callable[..., None]:
 
         return prepared.write
     return {"plain": write.write_plain, "cellvit": write.write_cellvit}[to]
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    if target.exists() and not (overwrite and target.is_dir()):
-        raise OutputError(f"{target} exists: choose another name or say --overwrite")
 
 
 def _written(splits: Splits, target: Path) -> str:

@@ -13,11 +13,10 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from cellvit_jax import metrics
 from cellvit_jax.card import COLORS
 from cellvit_jax.data.dataset import Sample
 from cellvit_jax.errors import MissingExtraError
-from cellvit_jax.evaluation.jobs import Prediction
+from cellvit_jax.evaluation.jobs import Prediction, types_of
 from cellvit_jax.evaluation.summary import Evaluation
 from cellvit_jax.exports import contact_sheet, legend
 from cellvit_jax.files import atomic_open
@@ -76,7 +75,8 @@ def write_worst(shown: Sequence[Shown], class_names: dict[int, str], path: Path)
     """Captions, fields and predictions, truth to the left: outlines in their classes' colours."""
     panels, counts = [], Counter[int]()
     for caption, sample, found in shown:
-        truth = _types_of(sample) if class_names else {}
+        types = sample.types if class_names else None
+        truth = {} if types is None else types_of(sample.instances, types)
         counts.update(truth.values())
         panels.append(_panel(f"{caption} · annotated", sample.image, sample.instances, truth))
         panels.append(_panel("predicted", sample.image, found.instances, dict(found.types)))
@@ -98,14 +98,6 @@ def _panel(
         outlines += [contour[:, 0] for contour in found]
         colours += [_colour(types.get(i, 0))] * len(found)
     return contact_sheet.Panel(caption, image, outlines, colours)
-
-
-def _types_of(sample: Sample) -> dict[int, int]:
-    if sample.types is None:
-        return {}
-    ids = np.unique(sample.instances[sample.instances > 0]).tolist()
-    types = metrics.instance_types(sample.instances, sample.types).tolist()
-    return dict(zip(ids, types, strict=True))
 
 
 def _colour(kind: int) -> tuple[int, int, int]:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cellvit_jax.cells import extract_cells
+from cellvit_jax import metrics
+from cellvit_jax.cells import Cells, extract_cells
 from cellvit_jax.data.dataset import Sample
 from cellvit_jax.evaluation.scores import Case, ImageScores, score_image
 
@@ -25,6 +26,12 @@ class Prediction:
     instances: np.ndarray
     types: Mapping[int, int] = dataclasses.field(default_factory=dict)
     tissue: str | None = None
+
+    @classmethod
+    def of(cls, instances: np.ndarray, cells: Cells, tissue: str | None = None) -> Prediction:
+        """Cells whose ids are in a label image."""
+        ids, types = (cells.column(name).tolist() for name in ("id", "type"))
+        return cls(instances, dict(zip(ids, types, strict=True)), tissue)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,6 +55,10 @@ class Scoring:
     same: dict[int, int]
     radius: float = 12.0
 
+    def translated(self, types: Mapping[int, int]) -> dict[int, int]:
+        """Predicted types by nucleus, in the annotation's ids, without those that it lacks."""
+        return {i: self.same[t] for i, t in types.items() if t in self.same}
+
 
 def resolve(found: Prediction | Maps) -> Prediction:
     """The nuclei in maps. As everywhere, an instance without a type is no cell."""
@@ -55,21 +66,25 @@ def resolve(found: Prediction | Maps) -> Prediction:
         return found
     instances, cells = extract_cells(found.binary, found.hv, found.types, normalise="fixed")
     instances[instances > len(cells)] = 0
-    ids, types = (cells.column(name).tolist() for name in ("id", "type"))
-    return Prediction(instances, dict(zip(ids, types, strict=True)), found.tissue)
+    return Prediction.of(instances, cells, found.tissue)
+
+
+def types_of(instances: np.ndarray, type_map: np.ndarray) -> dict[int, int]:
+    """The type of each instance, by its id: see `metrics.instance_types`."""
+    ids = np.unique(instances[instances > 0]).tolist()
+    return dict(zip(ids, metrics.instance_types(instances, type_map).tolist(), strict=True))
 
 
 def score(job: tuple[Sample, Prediction | Maps, str | None], scoring: Scoring) -> ImageScores:
     """The scores of a field, whose pixels are not looked at, of what was found and its tissue."""
     sample, found, tissue = job
     prediction = resolve(found)
-    types = {i: scoring.same[t] for i, t in prediction.types.items() if t in scoring.same}
     case = Case(
         sample.name,
         sample.instances,
         prediction.instances,
         sample.types,
-        types,
+        scoring.translated(prediction.types),
         tissue,
         prediction.tissue,
     )

@@ -93,19 +93,14 @@ def segmented(
 ) -> Iterator[tuple[Sample, Prediction]]:
     """Every sample with what `segment` finds in it."""
     for sample in samples:
-        yield sample, prediction(segment_sample(sample, predictor, mpp))
+        found = segment_sample(sample, predictor, mpp)
+        yield sample, Prediction.of(found.instances, found.cells)
 
 
 def segment_sample(sample: Sample, predictor: Predictor, mpp: float | None = None) -> Segmentation:
     """What is found in an annotated field, taken to be at the model's resolution unless told."""
     image = ImageSlide(sample.name, sample.image, mpp or predictor.card.mpp)
     return segment_image(image, predictor)
-
-
-def prediction(found: Segmentation) -> Prediction:
-    """A segmentation as what is scored."""
-    ids, types = (found.cells.column(name).tolist() for name in ("id", "type"))
-    return Prediction(found.instances, dict(zip(ids, types, strict=True)))
 
 
 # of the module, with the structure of the network as an argument: compiled once for all epochs

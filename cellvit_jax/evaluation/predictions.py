@@ -12,13 +12,10 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
-from cellvit_jax import metrics
 from cellvit_jax.data import files
 from cellvit_jax.data.dataset import Sample
 from cellvit_jax.errors import InputError
-from cellvit_jax.evaluation.jobs import Prediction
+from cellvit_jax.evaluation.jobs import Prediction, types_of
 from cellvit_jax.exports import read_cells
 
 CELLS, INSTANCES = "cells.parquet", "instances.tif"
@@ -66,10 +63,7 @@ class Stored:
         folder = self.root / name
         if not (folder / INSTANCES).is_file():
             raise InputError(f"{folder / INSTANCES} is missing: every field needs its prediction")
-        cells = read_cells(folder / CELLS)
-        ids, types = (cells.column(column).tolist() for column in ("id", "type"))
-        instances = files.read_labels(folder / INSTANCES)
-        return Prediction(instances, dict(zip(ids, types, strict=True)))
+        return Prediction.of(files.read_labels(folder / INSTANCES), read_cells(folder / CELLS))
 
     def _labels(self, name: str) -> Prediction:
         if name not in self._masks:
@@ -77,9 +71,7 @@ class Stored:
         instances = files.read_labels(self._masks[name])
         if name not in self._types:
             return Prediction(instances)
-        types = metrics.instance_types(instances, files.read_labels(self._types[name]))
-        ids = np.unique(instances[instances > 0]).tolist()
-        return Prediction(instances, dict(zip(ids, types.tolist(), strict=True)))
+        return Prediction(instances, types_of(instances, files.read_labels(self._types[name])))
 
     @cached_property
     def typed(self) -> bool:

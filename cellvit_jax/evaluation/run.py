@@ -12,7 +12,7 @@ import orjson
 from cellvit_jax import __version__, caches, checkpoint
 from cellvit_jax.data.dataset import Dataset
 from cellvit_jax.data.open import open_dataset, open_splits
-from cellvit_jax.errors import InputError, OutputError
+from cellvit_jax.errors import InputError
 from cellvit_jax.evaluation import figures, protocols, report
 from cellvit_jax.evaluation.annotated import Finder, measure, scoring_of
 from cellvit_jax.evaluation.jobs import Prediction, Scoring, resolve
@@ -20,7 +20,7 @@ from cellvit_jax.evaluation.network import Network
 from cellvit_jax.evaluation.predictions import Stored
 from cellvit_jax.evaluation.protocols import PROTOCOLS
 from cellvit_jax.evaluation.summary import Evaluation
-from cellvit_jax.files import replacing_directory
+from cellvit_jax.files import check_free, replacing_directory
 from cellvit_jax.inference.cores import usable_cores
 from cellvit_jax.inference.progress import watch
 
@@ -81,7 +81,7 @@ def run(
         raise InputError("predictions that are there need no model and no protocol: choose one")
     if out:
         figures.check_installed()
-        _check_free(out, overwrite)
+        check_free(out, overwrite)
     caches.keep_compiled_programs()
     if predictions:
         dataset = open_dataset(data, splits[0] if splits else None, options.layout)
@@ -90,11 +90,6 @@ def run(
         pairs = _pairs(models, data, splits, protocol, options)
         measured = [_of_model(model, split, data, options) for model, split in pairs]
     return _finish(measured, protocol, out)
-
-
-def _check_free(out: Path, overwrite: bool) -> None:
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out} exists: choose another folder or say --overwrite")
 
 
 def _pairs(
@@ -209,6 +204,6 @@ def _worst(
     for i in figures.worst(evaluation):
         ((sample, found),) = find([dataset.samples[i]], dataset.mpp)
         prediction = resolve(found)
-        types = {j: scoring.same[t] for j, t in prediction.types.items() if t in scoring.same}
+        types = scoring.translated(prediction.types)
         caption = f"{sample.name} · bPQ {evaluation.images[i].overall.quality['bpq']:.2f}"
         yield caption, sample, Prediction(prediction.instances, types)

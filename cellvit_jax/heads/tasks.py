@@ -14,12 +14,13 @@ import numpy as np
 from flax import nnx
 
 from cellvit_jax import __version__, caches, checkpoint
-from cellvit_jax.card import ModelCard, cell_classes
+from cellvit_jax.card import ModelCard, cell_classes, cited
 from cellvit_jax.data.dataset import Dataset
 from cellvit_jax.data.layouts import qupath
 from cellvit_jax.data.lazy import Watch
 from cellvit_jax.data.open import open_splits
-from cellvit_jax.errors import InputError, OutputError
+from cellvit_jax.errors import InputError
+from cellvit_jax.files import check_free
 from cellvit_jax.heads import folds
 from cellvit_jax.heads import report as reports
 from cellvit_jax.heads.detect import Detector
@@ -52,8 +53,7 @@ class Job:
 
 def train(job: Job) -> str:
     """Trains and writes a head, and says what it is worth. Raises CellViTError."""
-    if job.out.exists() and not job.overwrite:
-        raise OutputError(f"{job.out} exists: choose another name or say --overwrite")
+    check_free(job.out, job.overwrite)
     splits = opened(job)
     caches.keep_compiled_programs()
     model = checkpoint.load(job.model)
@@ -197,7 +197,7 @@ def card_of(data: Dataset, model: CellViT, report: dict[str, Any]) -> ModelCard:
         tissues=(),
         provenance=provenance,
         license=data.license,
-        citation="; ".join(text for text in (data.citation, card.citation) if text),
+        citation=cited(data.citation, card.citation),
     )
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import jax
 
 from cellvit_jax import checkpoint
-from cellvit_jax.errors import InputError, OutputError
+from cellvit_jax.errors import InputError
+from cellvit_jax.files import check_free
 from cellvit_jax.inference.artefact import save
 from cellvit_jax.inference.predictor import Predictor
 from cellvit_jax.inference.segment import predictor_of
@@ -41,8 +42,7 @@ def write_program(
     overwrite: bool,
 ) -> str:
     """Write a network as a program for `platforms`; says what was written."""
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out} exists already: choose another place, or overwrite it")
+    check_free(out, overwrite)
     predictor = predictor_of(checkpoint.load(model), batch_size)
     side = tile_side(predictor, side)
     save(predictor, out, side, platforms)

@@ -10,7 +10,7 @@ import jax
 from flax import nnx
 
 from cellvit_jax import checkpoint, zoo
-from cellvit_jax.card import CITATION, ModelCard, cell_classes
+from cellvit_jax.card import CITATION, ModelCard, cell_classes, cited
 from cellvit_jax.data.dataset import Dataset
 from cellvit_jax.errors import InputError
 from cellvit_jax.initialise import new_model
@@ -78,7 +78,7 @@ def _preset(model: str, data: Dataset, tile: int) -> Start:
         tile=tile,
         provenance=f"Trained from random weights on {data.name}.",
         license=data.license,
-        citation="; ".join(filter(None, (CITATION, data.citation))),
+        citation=cited(CITATION, data.citation),
     )
     return Start(config, card, {}, (f"model        {config.architecture}, random weights",))
 
@@ -118,7 +118,7 @@ def _trained(model: str, config: ModelConfig, card: ModelCard, data: Dataset) ->
         card,
         mpp=data.mpp,
         provenance=provenance,
-        citation="; ".join(filter(None, dict.fromkeys((card.citation, data.citation)))),
+        citation=cited(card.citation, data.citation),
     )
     return Start(config, card, weights, tuple(news))
 

@@ -1,7 +1,6 @@
 """What both directions of a conversion have in common."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,7 +8,6 @@ from flax import nnx
 
 from cellvit_jax.card import ModelCard
 from cellvit_jax.checkpoint import Config
-from cellvit_jax.errors import OutputError
 from cellvit_jax.inspection import Summary
 
 
@@ -51,9 +49,3 @@ class Conversion:
             self.epoch,
             self.ignored,
         )
-
-
-def check_target(target: Path, replaceable: bool) -> None:
-    """Raises `OutputError` for a target that is there and must not be replaced."""
-    if target.exists() and not replaceable:
-        raise OutputError(f"{target} exists: choose another name or say --overwrite")

@@ -8,10 +8,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from cellvit_convert import families
-from cellvit_convert.conversion import Conversion, check_target
+from cellvit_convert.conversion import Conversion
 from cellvit_convert.rules import restore
 from cellvit_jax import checkpoint
-from cellvit_jax.files import atomic_open
+from cellvit_jax.files import atomic_open, check_free
 from cellvit_jax.torch_save import write_torch
 
 
@@ -30,7 +30,7 @@ def convert(
     written. Nothing is left behind.
     """
     target = Path(target)
-    check_target(target, overwrite and target.is_file())
+    check_free(target, overwrite and target.is_file())
     config, card = checkpoint.read_config(source)
     origin = checkpoint.read_origin(source)
     family = families.of(config)

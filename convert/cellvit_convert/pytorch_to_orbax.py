@@ -7,10 +7,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from cellvit_convert.content import Content
-from cellvit_convert.conversion import Conversion, check_target
+from cellvit_convert.conversion import Conversion
 from cellvit_convert.families import identify, rules
 from cellvit_convert.rules import Tensors, fill, rename, shapes
 from cellvit_jax import checkpoint
+from cellvit_jax.files import check_free
 
 
 def convert(
@@ -30,7 +31,7 @@ def convert(
     where `target` exists and `overwrite` is not set, or cannot be written. Nothing is left behind.
     """
     target = Path(target)
-    check_target(target, overwrite and target.is_dir())
+    check_free(target, overwrite and target.is_dir())
     result = translate(Content.read(source, part), dtype)
     checkpoint.save(target, result.weights, result.config, result.card, origin=result.origin)
     return result

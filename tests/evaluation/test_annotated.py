@@ -9,7 +9,7 @@ from cellvit_jax.errors import CellViTError, InputError
 from cellvit_jax.evaluation import annotated
 from cellvit_jax.evaluation.annotated import measure, scoring_of, validate
 from cellvit_jax.evaluation.jobs import Maps, Prediction, resolve, score
-from cellvit_jax.evaluation.network import _see, prediction, segment_sample
+from cellvit_jax.evaluation.network import _see, segment_sample
 from tests.evaluation.fields import CARD, dataset, network
 
 RIGHT = {1: "Round", 2: "Long"}
@@ -59,7 +59,9 @@ def test_tiles_are_measured_as_segment_finds_them():
     shown, data = network(batch_size=2), dataset(3)
     for sample, found in shown(data.samples, data.mpp):
         assert isinstance(found, Maps)
-        ours, theirs = resolve(found), prediction(segment_sample(sample, shown.predictor))
+        segmented = segment_sample(sample, shown.predictor)
+        ours = resolve(found)
+        theirs = Prediction.of(segmented.instances, segmented.cells)
         assert ((ours.instances > 0) == (theirs.instances > 0)).all()
         assert sorted(ours.types.values()) == sorted(theirs.types.values())
         assert found.tissue in CARD.tissues
