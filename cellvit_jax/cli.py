@@ -11,6 +11,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from cellvit_jax import cli_compile, cli_data, cli_head, cli_train, zoo
+from cellvit_jax.cli_compile import DType, Kernel
 from cellvit_jax.errors import CellViTError, printable
 
 Export = Literal["parquet", "geojson", "json", "instances", "overlay"]
@@ -51,6 +52,8 @@ def segment(
     extension: Annotated[tuple[str, ...], arg(help_behavior_hint="(default: all)")] = (),
     shard: str | None = None,
     scheduler: str | None = None,
+    dtype: DType = "float32",
+    attention: Kernel = "xla",
     overwrite: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -77,6 +80,9 @@ def segment(
         extension: of folders, take only files that end so.
         shard: take only every n-th slide: i/n, i from 0 to n - 1, for job arrays.
         scheduler: address of a dask scheduler whose workers are to do the work.
+        dtype: type of the network's products; bfloat16 is for GPUs and TPUs, and finds the same
+            cells but for a few in a thousand.
+        attention: kernel of the attention; cudnn is for CUDA, in bfloat16.
         overwrite: replace results that are there already, and forget what is unfinished.
         quiet: print nothing but errors and warnings.
     """
@@ -84,7 +90,7 @@ def segment(
     from cellvit_jax.slides.tissue import parse_roi
 
     options = Options(tuple(export), tissue, parse_roi(roi), tokens, binary)
-    task = Task(out, model, options, head, mpp, batch_size, overwrite, quiet)
+    task = Task(out, model, options, head, mpp, batch_size, overwrite, quiet, dtype, attention)
     if not run(slides, task, extensions=extension, shard=shard, scheduler=scheduler):
         sys.exit(SOME_FAILED)
 

@@ -10,6 +10,8 @@ from tyro.conf import Positional, arg
 from cellvit_jax import zoo
 
 Platform = Literal["cpu", "cuda", "tpu"]
+DType = Literal["float32", "bfloat16"]
+Kernel = Literal["xla", "cudnn"]
 PLATFORMS: tuple[Platform, ...] = get_args(Platform)
 
 
@@ -19,6 +21,8 @@ def warmup(
     tile: int | None = None,
     tokens: bool = False,
     binary: bool = False,
+    dtype: DType = "float32",
+    attention: Kernel = "xla",
 ) -> None:
     """Compile a network ahead of its use, into the folder that keeps compiled programs.
 
@@ -30,12 +34,15 @@ def warmup(
         tile: side of the tiles in pixels; by default what the model's card says.
         tokens: as `segment` will be run, with --tokens or --head.
         binary: as `segment` will be run.
+        dtype: as `segment` will be run.
+        attention: as `segment` will be run.
     """
     from cellvit_jax import caches
     from cellvit_jax.inference import warmup as task
 
     caches.keep_compiled_programs()
-    print(task.warmup(model, batch_size, tile, tokens=tokens, binary=binary))
+    form = task.Form(batch_size, tokens, binary, dtype, attention)
+    print(task.warmup(model, form, tile))
 
 
 def program(
@@ -45,6 +52,7 @@ def program(
     batch_size: int = 1,
     tile: int | None = None,
     platforms: tuple[Platform, ...] = PLATFORMS,
+    dtype: DType = "float32",
     overwrite: bool = False,
 ) -> None:
     """Write a network as a StableHLO program with its weights, to be run without this package.
@@ -55,8 +63,10 @@ def program(
         batch_size: tiles per call; the program takes no other number.
         tile: side of the tiles in pixels; by default what the model's card says.
         platforms: where the program is to run.
+        dtype: type of the network's products.
         overwrite: replace a program that is there already.
     """
-    from cellvit_jax.inference.warmup import write_program
+    from cellvit_jax.inference.warmup import Form, write_program
 
-    print(write_program(model, out, batch_size, tile, platforms, overwrite=overwrite))
+    form = Form(batch_size, dtype=dtype)
+    print(write_program(model, form, out, tile, platforms, overwrite=overwrite))

@@ -80,7 +80,8 @@ def test_results_are_not_overwritten_unasked(call, image, model, tmp_path):
     assert code == 2
     assert "mpp 0.25, now 0.5" in err
     assert "--overwrite" in err
-    assert call(*arguments, "--mpp", "0.5", "--overwrite")[0] == 0
+    assert "dtype float32, now bfloat16" in call(*arguments, "--dtype", "bfloat16")[2]
+    assert call(*arguments, "--mpp", "0.5", "--overwrite", "--dtype", "bfloat16")[0] == 0
     (tmp_path / "tissue" / "report.json").unlink()
     assert "is there already" in call(*arguments, "--mpp", "0.5")[2]
 
@@ -182,6 +183,7 @@ def test_a_bad_image_is_one_sentence_and_leaves_nothing(call, model, tmp_path, n
         (("--mpp", "-1"), "resolution"),
         (("--mpp", "nan"), "resolution"),
         (("--batch-size", "0"), "batch-size"),
+        (("--attention", "cudnn"), "cudnn attention needs a CUDA device"),
         (("--tissue", "no such mask"), "cannot be read"),
         (("--roi", "9000,9000,5,5"), "does not lie in"),
         (("--binary", "--head", zoo.DEFAULT), "choose one of the two"),

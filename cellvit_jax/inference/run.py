@@ -32,7 +32,10 @@ from cellvit_jax.slides.collection import Listed, find
 
 @dataclasses.dataclass(unsafe_hash=True)
 class Task:
-    """What is done to every slide of a run; the model is loaded when the first one is open."""
+    """What is done to every slide of a run; the model is loaded when the first one is open.
+
+    `dtype` is the type that it computes in, `attention` a kernel of `models.attention`.
+    """
 
     out: Path
     model: str
@@ -42,15 +45,24 @@ class Task:
     batch_size: int | None = None
     overwrite: bool = False
     quiet: bool = False
+    dtype: str = "float32"
+    attention: str = "xla"
 
     @functools.cached_property
     def predictor(self) -> Predictor:
         """The network, loaded on first use. Raises CheckpointError, InputError."""
         caches.keep_compiled_programs()
-        model = checkpoint.load(self.model)
+        model = checkpoint.load(self.model, dtype=self.dtype)
         head = None if self.head is None else checkpoint.load(self.head)
         tokens, binary = self.options.tokens, self.options.binary
-        return predictor_of(model, self.batch_size, tokens=tokens, head=head, binary=binary)
+        return predictor_of(
+            model,
+            self.batch_size,
+            tokens=tokens,
+            head=head,
+            binary=binary,
+            attention=self.attention,
+        )
 
     @functools.cached_property
     def _model(self) -> dict[str, str | int | None]:
@@ -61,6 +73,8 @@ class Task:
             "model": checksum(predictor.weights),
             "head": head,
             "batch_size": predictor.batch_size,
+            "dtype": self.dtype,
+            "attention": self.attention,
             "card": f"{zlib.crc32(repr(predictor.card).encode()):08x}",  # classes, mpp, ...
         }
 

@@ -85,8 +85,9 @@ def predictor_of(
     tokens: bool = False,
     head: CellClassifier | None = None,
     binary: bool = False,
+    attention: str = "xla",
 ) -> Predictor:
-    """A predictor of a loaded model, which a `head` goes with.
+    """A predictor of a loaded model, which a `head` goes with; `attention` names its kernel.
 
     Raises `InputError` for another network, or without a card, and for a head that does not fit.
     """
@@ -99,7 +100,13 @@ def predictor_of(
             raise InputError("a head gives types and binary none: choose one of the two")
         check_head(head, model)
     return Predictor(
-        model, model.card, batch_size=batch_size, tokens=tokens, head=head, binary=binary
+        model,
+        model.card,
+        batch_size=batch_size,
+        tokens=tokens,
+        head=head,
+        binary=binary,
+        attention=attention,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
@@ -16,11 +17,29 @@ from cellvit_jax.inference.predictor import Predictor
 from cellvit_jax.inference.segment import predictor_of
 
 
-def warmup(
-    model: str, batch_size: int | None, side: int | None, *, tokens: bool, binary: bool
-) -> str:
+class Form(NamedTuple):
+    """How a network is run, as the options of `segment` have it."""
+
+    batch_size: int | None = None
+    tokens: bool = False
+    binary: bool = False
+    dtype: str = "float32"
+    attention: str = "xla"
+
+    def predictor(self, model: str) -> Predictor:
+        """That of a checkpoint."""
+        return predictor_of(
+            checkpoint.load(model, dtype=self.dtype),
+            self.batch_size,
+            tokens=self.tokens,
+            binary=self.binary,
+            attention=self.attention,
+        )
+
+
+def warmup(model: str, form: Form, side: int | None) -> str:
     """Compile what `segment` runs with these options into the cache; says how long it took."""
-    predictor = predictor_of(checkpoint.load(model), batch_size, tokens=tokens, binary=binary)
+    predictor = form.predictor(model)
     side = tile_side(predictor, side)
     first = seconds_to_compile(predictor, side)
     jax.clear_caches()
@@ -34,8 +53,8 @@ def warmup(
 
 def write_program(
     model: str,
+    form: Form,
     out: Path,
-    batch_size: int,
     side: int | None,
     platforms: Sequence[str],
     *,
@@ -43,10 +62,10 @@ def write_program(
 ) -> str:
     """Write a network as a program for `platforms`; says what was written."""
     check_free(out, overwrite)
-    predictor = predictor_of(checkpoint.load(model), batch_size)
+    predictor = form.predictor(model)
     side = tile_side(predictor, side)
     save(predictor, out, side, platforms)
-    return f"{out}: {batch_size} tile(s) of {side} pixels, for {', '.join(platforms)}"
+    return f"{out}: {predictor.batch_size} tile(s) of {side} pixels, for {', '.join(platforms)}"
 
 
 def tile_side(predictor: Predictor, side: int | None) -> int:

@@ -68,6 +68,7 @@ def test_commands(call, tmp_path):
     code, out, err = call("warmup", "--model", tmp_path / "model", "--batch-size", 1, "--tile", 32)
     assert (code, err) == (0, "")
     assert "compiled in" in out
+    assert call("warmup", "--model", tmp_path / "model", "--attention", "cudnn")[0] == 2
     arguments = "program", tmp_path / "x", "--model", tmp_path / "model", "--platforms", "cpu"
     assert call(*arguments)[0] == 0
     assert artefact.load(tmp_path / "x").tile_shape == (1, 64, 64, 3)
