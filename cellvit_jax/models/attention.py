@@ -1,4 +1,4 @@
-"""Attention as the inference form computes it: kernels to choose from, all of the same numbers.
+"""Attention through kernels to choose from, all of the same numbers.
 
 A kernel takes queries, already scaled, keys and values, all (B, heads, N, d), and returns what was
 attended to in the same shape. The dimension of the values may differ from that of the others.
@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
+from jax.typing import DTypeLike
 
+from cellvit_jax.errors import InputError
 from cellvit_jax.models import sam_vit, vit
 
 Kernel = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 QUERIES = 256  # at once, where all weights together would not stay in a cache
 MANY = 2048
-ALIGNED = 8  # dimensions that cuDNN takes are multiples of it
+ALIGNED, EVEN = 8, 2  # of which dimensions and, with gradients, tokens are multiples in cuDNN
 
 
 def plain(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -39,15 +42,29 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def cudnn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """cuDNN's fused attention: CUDA alone, bfloat16 or float16, no scores in memory."""
-    width = q.shape[-1] + -q.shape[-1] % ALIGNED
-    q, k, values = (_widened(x, width).swapaxes(1, 2) for x in (q, k, v))
-    attended = jax.nn.dot_product_attention(q, k, values, scale=1.0, implementation="cudnn")
-    return attended.swapaxes(1, 2)[..., : v.shape[-1]]
+    """cuDNN's fused attention: CUDA alone, bfloat16 or float16, no scores in memory.
+
+    Queries and keys have up to 128 dimensions, from Hopper on up to 256.
+    """
+    b, _, n, width = q.shape
+    q, k, values = (_widened(x, -n % EVEN, width + -width % ALIGNED) for x in (q, k, v))
+    # gradients want an even number of tokens: those beyond the last are not looked at
+    lengths = jnp.full(b, n, jnp.int32) if n % EVEN else None
+    attended = jax.nn.dot_product_attention(
+        q,
+        k,
+        values,
+        scale=1.0,
+        query_seq_lengths=lengths,
+        key_value_seq_lengths=lengths,
+        implementation="cudnn",
+    )
+    return attended.swapaxes(1, 2)[:, :, :n, : v.shape[-1]]
 
 
-def _widened(x: jax.Array, width: int) -> jax.Array:
-    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, width - x.shape[-1])))
+def _widened(x: jax.Array, more: int, width: int) -> jax.Array:
+    """(B, heads, N, d) as (B, N + more, heads, width)."""
+    return jnp.pad(x, ((0, 0), (0, 0), (0, more), (0, width - x.shape[-1]))).swapaxes(1, 2)
 
 
 KERNELS: dict[str, Kernel] = {"xla": plain, "cudnn": cudnn}
@@ -113,3 +130,27 @@ def with_kernel(attention: nnx.Module, kernel: str) -> nnx.Module:
 
 with_kernel.register(vit.Attention, Attention)
 with_kernel.register(sam_vit.Attention, GridAttention)
+
+
+def set_kernel(model: Any, kernel: str) -> None:
+    """Let the encoder of a network compute its attention by a kernel of `KERNELS`, in place.
+
+    Weights keep their names; of their dropout nothing is left. Raises `InputError` for a kernel
+    that is unknown, or that cannot run here or in the encoder's type.
+    """
+    blocks = model.encoder.blocks
+    check_kernel(kernel, blocks[0].attn.qkv.dtype)
+    for block in blocks:
+        block.attn = with_kernel(block.attn, kernel)
+
+
+def check_kernel(kernel: str, dtype: DTypeLike) -> None:
+    """Raises `InputError` for a kernel that cannot be used here in that type."""
+    if kernel not in KERNELS:
+        raise InputError(f"attention is one of {', '.join(KERNELS)}, not {kernel!r}")
+    if kernel == "xla":
+        return
+    if jax.default_backend() != "gpu":
+        raise InputError(f"{kernel} attention needs a CUDA device: take xla")
+    if jnp.dtype(dtype) == jnp.float32:
+        raise InputError(f"{kernel} attention computes in bfloat16: take that type")

@@ -17,8 +17,7 @@ from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
 
-from cellvit_jax.errors import InputError
-from cellvit_jax.models.attention import KERNELS, with_kernel
+from cellvit_jax.models.attention import set_kernel
 from cellvit_jax.models.cellvit import CellViT
 from cellvit_jax.models.decoder import ConvBlock, DeconvBlock, SkipPaths, Trunk, Upsample, resize
 
@@ -33,26 +32,12 @@ def folded(model: CellViT, *, attention: str = "xla") -> CellViT:
     bfloat16. Weights that change are stored in the network's compute type, the others are shared.
     Raises `InputError` for a kernel that is unknown, or that cannot run here or in that type.
     """
-    check_kernel(attention, model)
     fast = nnx.clone(model)
+    set_kernel(fast, attention)
     compose = model.config.patch_size == COMPOSABLE
     fold = jax.jit(lambda paths, trunks: (FoldedPaths(paths), fold_trunks(trunks, compose)))
     fast.skip_paths, fast.trunks = fold(fast.skip_paths, fast.trunks)
-    for block in fast.encoder.blocks:
-        block.attn = with_kernel(block.attn, attention)
     return nnx.view(fast, deterministic=True, raise_if_not_found=False)
-
-
-def check_kernel(attention: str, model: CellViT) -> None:
-    """Raises `InputError` for a kernel that the network cannot use."""
-    if attention not in KERNELS:
-        raise InputError(f"attention is one of {', '.join(KERNELS)}, not {attention!r}")
-    if attention == "xla":
-        return
-    if jax.default_backend() != "gpu":
-        raise InputError(f"{attention} attention needs a CUDA device: take xla")
-    if jnp.dtype(model.encoder.blocks[0].attn.qkv.dtype) == jnp.float32:
-        raise InputError(f"{attention} attention computes in bfloat16: load the model in that type")
 
 
 def fold_trunks(trunks: nnx.Dict, compose: bool) -> nnx.Dict:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from cellvit_jax.data.augment import Augmentation
 from cellvit_jax.data.sampling import Sampling
+from cellvit_jax.errors import InputError
 from cellvit_jax.training.objective import Objective
 
 
@@ -36,8 +37,9 @@ class Recipe:
     as many images as there are. Up to `unfreeze_epoch` the encoder keeps its weights (its tissue
     head does not), for ever where that is None. With `ema_decay` a moving average of the weights is
     kept, and used wherever the network is. The two rates replace those of the model's config.
-    `dtype` is the compute type, parameters are float32; `remat` computes activations twice to hold
-    fewer of them.
+    `dtype` is the compute type, parameters are float32. `attention` "cudnn" never holds the weights
+    of all pairs of tokens, and is for CUDA, in bfloat16, without dropout of them; `remat` computes
+    activations twice to hold fewer of them.
     """
 
     epochs: int
@@ -57,10 +59,17 @@ class Recipe:
     drop_path_rate: float = 0.0
     attention_drop_rate: float = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: Literal["xla", "cudnn"] = "xla"
     remat: bool = False
     save_every: int = 100
     calibration_batches: int = 200  # that the final batch statistics are the mean of
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.attention == "cudnn" and self.attention_drop_rate:
+            raise InputError(
+                "cudnn attention drops none of its weights: set recipe.attention_drop_rate=0"
+            )
 
     @property
     def steps(self) -> int:

@@ -21,6 +21,7 @@ from cellvit_jax.card import ModelCard
 from cellvit_jax.errors import CheckpointError
 from cellvit_jax.initialise import quick_compilation
 from cellvit_jax.models import CellViT, ModelConfig
+from cellvit_jax.models.attention import set_kernel
 from cellvit_jax.models.vit import precise
 from cellvit_jax.training.optimizer import in_encoder, optimizer
 from cellvit_jax.training.recipes import Recipe
@@ -122,6 +123,8 @@ def network(config: ModelConfig, recipe: Recipe, rngs: nnx.Rngs) -> CellViT:
     )
     model = CellViT(config, dtype=jnp.dtype(recipe.dtype), rngs=rngs)
     model.encoder.remat = recipe.remat
+    if recipe.attention != "xla":
+        set_kernel(model, recipe.attention)
     return model
 
 

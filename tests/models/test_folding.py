@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cellvit_jax.errors import InputError
 from cellvit_jax.models import CellViT, folded
-from cellvit_jax.models.attention import QUERIES, _attend, plain
 from cellvit_jax.models.decoder import Upsample
 from cellvit_jax.models.folding import UpConv, convolved
 from tests.networks import filled, noise, small_config
@@ -76,16 +74,3 @@ def test_two_convolutions_as_one(size: tuple[int, int]) -> None:
     expected = convolved(up(x), kernel, "SAME")
     found = UpConv(up, kernel, jnp.float32)(x)
     np.testing.assert_allclose(found, expected, atol=1e-4)
-
-
-def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cellvit_jax.models.attention.MANY", 0)
-    q, k, v = (noise(2, 2, QUERIES + 9, d, seed=d) for d in (6, 6, 4))
-    k, v = k[:, :, :7], v[:, :, :7]
-    np.testing.assert_allclose(plain(q, k, v), _attend(q, k, v), atol=1e-6)
-
-
-def test_unknown_kernels_are_refused() -> None:
-    for kernel in ("flash", "cudnn"):
-        with pytest.raises(InputError, match="xla"):
-            folded(network(), attention=kernel)

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from cellvit_jax.errors import InputError
 from cellvit_jax.training import recipes
 from cellvit_jax.training.optimizer import learning_rate, optimizer
 from cellvit_jax.training.recipes import Recipe, Schedule
@@ -40,6 +41,12 @@ def test_the_published_recipe_is_the_published_one():
     assert not recipe.encoder_rests(25 * 166)
     rate = learning_rate(recipe)
     np.testing.assert_allclose([rate(165), rate(166), rate(331)], [3e-4, 2.85e-4, 2.85e-4])
+
+
+def test_cudnn_attention_has_no_dropout():
+    with pytest.raises(InputError, match="attention_drop_rate=0"):
+        dataclasses.replace(recipes.pannuke(), attention="cudnn")
+    assert dataclasses.replace(recipes.pannuke(), attention="cudnn", attention_drop_rate=0.0)
 
 
 def test_an_epoch_looks_at_as_many_images_as_there_are():
