@@ -1,6 +1,6 @@
 """What waits in memory between a forward pass and the gradients, without and with `remat`.
 
-    python benchmarks/held_activations.py [--presets cellvit_256 cellvit_sam_h]
+    python benchmarks/held_activations.py [--presets cellvit_256 cellvit_sam_h] [--batches 1 4 16]
 
 Shapes alone, for the published recipe: nothing runs, so networks of any size can be asked.
 Parameters are part of it. An order of operations may need more than that, and none can do with
@@ -24,20 +24,23 @@ from cellvit_jax.training.step import parted, streams_at
 GIB = 2**30
 
 
-def main(presets: tuple[str, ...] = ("cellvit_256", "cellvit_sam_h")) -> None:
-    """Print the table, as Markdown."""
-    print("| GiB | without | with `remat` | ratio |\n| --- | ---: | ---: | ---: |")
+def main(
+    presets: tuple[str, ...] = ("cellvit_256", "cellvit_sam_h"),
+    batches: tuple[int, ...] = (1, 2, 4, 8, 16),
+) -> None:
+    """Print the table, as Markdown: GiB on a device by the tiles that it looks at."""
+    print(f"| GiB, by tiles | {' | '.join(map(str, batches))} |\n| --- |{' ---: |' * len(batches)}")
     for preset in presets:
         for rests in (True, False):
-            without, with_remat = (held(preset, rests, remat) / GIB for remat in (False, True))
-            name = f"{preset}, {'encoder at rest' if rests else 'all trained'}"
-            cells = [name, f"{without:.1f}", f"{with_remat:.1f}", f"{with_remat / without:.2f}"]
-            print("| " + " | ".join(cells) + " |", flush=True)
+            for remat in (False, True):
+                cells = [f"{held(preset, rests, remat, batch) / GIB:.1f}" for batch in batches]
+                name = f"{preset}, {'encoder at rest' if rests else 'all trained'}"
+                print(f"| {name}{', `remat`' * remat} | {' | '.join(cells)} |", flush=True)
 
 
-def held(preset: str, encoder_rests: bool, remat: bool) -> int:
+def held(preset: str, encoder_rests: bool, remat: bool, batch: int) -> int:
     """Bytes."""
-    recipe = dataclasses.replace(pannuke(), steps_per_epoch=1, remat=remat)
+    recipe = dataclasses.replace(pannuke(), steps_per_epoch=1, remat=remat, batch_size=batch)
     config = getattr(ModelConfig, preset)()
     layout = new_layout(config, card(config), recipe, make_mesh(devices=jax.devices()[:1]))
     resting, moving = parted(layout.abstract.params, encoder_rests)

@@ -180,7 +180,8 @@ def sam_windows(w: Weights, x: Tensor) -> Tensor:
 def conv(w: Weights, name: str, x: Tensor) -> Tensor:
     x = F.conv2d(x, w[f"{name}.conv.kernel"], w[f"{name}.conv.bias"], padding=1)
     mean, var, scale, bias = (w[f"{name}.norm.{k}"] for k in ("mean", "var", "scale", "bias"))
-    return F.relu(F.batch_norm(x, mean, var, scale, bias))
+    training = torch.is_grad_enabled()
+    return F.relu(F.batch_norm(x, mean, var, scale, bias, training))
 
 
 def convs(w: Weights, name: str, count: int, x: Tensor) -> Tensor:

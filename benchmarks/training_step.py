@@ -3,17 +3,20 @@
     python benchmarks/training_step.py [--preset cellvit_256] [--steps 10]
 
 A batch of noise lies on the device. A step with the encoder at rest and one that trains everything
-take turns in one run with the network call alone in training mode, the baseline of the ratios.
-FLOPs and bytes are those of XLA's cost analysis; memory is what the program holds at work beside
+take turns in one run with the network call alone in training mode, and, where torch is installed,
+with a step of the twin in PyTorch (`twin_network.py`, eager) that trains everything: the baselines
+of the ratios. The twin's loss is the mean square of its maps, where ours is the whole objective.
+On one core (`taskset -c 0`) the processor's time is taken, on several that which passes. FLOPs and
+bytes are those of XLA's cost analysis; memory is what the program holds at work beside
 the state.
 """
 
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -21,6 +24,8 @@ import numpy as np
 import tyro
 from collectives import card
 from communication import zeros
+from network import CLOCK, CORES, compare
+from timing import load, milliseconds, ratio, spread
 
 from cellvit_jax.models import ModelConfig
 from cellvit_jax.sharding import make_mesh, put_batch
@@ -30,6 +35,7 @@ from cellvit_jax.training.state import Layout, TrainState, begin, new_layout
 from cellvit_jax.training.step import make_step, streams_at
 
 MIB = 2**20
+TWIN = "step of the PyTorch twin, all trained"
 
 
 def main(
@@ -38,6 +44,7 @@ def main(
     batch: int = 2,
     remat: bool = False,
     steps: int = 10,
+    twin: bool = True,
 ) -> None:
     """Print the table, as Markdown."""
     config = getattr(ModelConfig, preset)()
@@ -51,15 +58,18 @@ def main(
         "step, encoder at rest": step(layout, images, encoder_rests=True),
         "step, all trained": step(layout, images, encoder_rests=False),
     }
-    seconds = in_turns(programs, begin(layout), images, steps)
-    base = statistics.median(seconds["network call alone"])
-    print(f"{preset}, {batch} tiles of {tile}², float32, remat {remat}\n")
+    state = begin(layout)
+    theirs = twin_step(layout, state, images) if twin and find_spec("torch") else None
+    seconds = in_turns(programs, theirs, state, images, steps)
+    print(f"{preset}, {batch} tiles of {tile}², float32, remat {remat}, {load()}\n")
     print(
-        "| | s, median (quartiles) | ratio | images a second | TFLOP | GB accessed | MiB at work |"
+        "| | s, median (quartiles) | of the call | of the twin | images a second | TFLOP "
+        "| GB accessed | MiB at work |"
     )
-    print("| --- |" + " ---: |" * 6)
-    for name, program in programs.items():
-        print(row(name, program, seconds[name], base, batch))
+    print("| --- |" + " ---: |" * 7)
+    for name, times in seconds.items():
+        bases = [seconds["network call alone"], seconds.get(TWIN)]
+        print(row(name, programs.get(name), times, bases, batch))
 
 
 def step(layout: Layout, batch: dict[str, jax.Array], *, encoder_rests: bool) -> Any:
@@ -74,30 +84,69 @@ def maps(layout: Layout, state: TrainState, batch: dict[str, jax.Array]) -> Any:
     return model(normalise(model, batch["image"]))
 
 
+def twin_step(
+    layout: Layout, state: TrainState, batch: dict[str, jax.Array]
+) -> Callable[[], object]:
+    """A step of the twin with the state's weights; its maps are those of our network."""
+    import torch
+    from twin_network import network, weights
+
+    torch.set_num_threads(CORES)
+    model = layout.merge(state.params, state.rest, streams_at(layout, state.step))
+    memory = torch.contiguous_format
+    w = weights(model, "cpu", memory)
+    run = network(w, layout.config, layout.recipe.tile, memory)
+    images = torch.from_numpy(np.array(normalise(model, batch["image"]))).permute(0, 3, 1, 2)
+    compare(TWIN, detached(run(images)), jax.jit(partial(maps, layout))(state, batch), 1e-3)
+    fixed = (".mean", ".var", "pos_embed", "counter")
+    leaves = [value.requires_grad_() for name, value in w.items() if not name.endswith(fixed)]
+    adam = torch.optim.AdamW(leaves)
+
+    def step() -> None:
+        adam.zero_grad()
+        sum(values.square().mean() for values in run(images).values()).backward()
+        adam.step()
+
+    return step
+
+
+def detached(maps: dict) -> dict:
+    return {name: values.detach() for name, values in maps.items()}
+
+
 def in_turns(
-    programs: dict[str, Callable], state: TrainState, batch: dict[str, jax.Array], rounds: int
+    programs: dict[str, Callable],
+    twin: Callable[[], object] | None,
+    state: TrainState,
+    batch: dict[str, jax.Array],
+    rounds: int,
 ) -> dict[str, list[float]]:
     """Seconds of each program, one after the other; the first round does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in programs}
+    if twin:
+        seconds[TWIN] = []
     for _ in range(rounds + 1):
+        if twin:
+            seconds[TWIN].append(milliseconds(twin, CLOCK) / 1e3)
         for name, program in programs.items():
-            began = time.perf_counter()
+            began = CLOCK()
             result = jax.block_until_ready(program(state, batch))
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(CLOCK() - began)
             if name.startswith("step"):
                 state, _ = result  # the old one is given away
     return {name: values[1:] for name, values in seconds.items()}
 
 
-def row(name: str, program: Any, seconds: list[float], base: float, batch: int) -> str:
+def row(
+    name: str, program: Any, seconds: list[float], bases: list[list[float] | None], batch: int
+) -> str:
     """A line of the table."""
-    lower, median, upper = statistics.quantiles(seconds, n=4)
+    cells = [name, spread(seconds, 2), *(ratio(seconds, base) if base else "–" for base in bases)]
+    cells.append(f"{batch / statistics.median(seconds):.3f}")
+    if program is None:
+        return "| " + " | ".join([*cells, "–", "–", "–"]) + " |"
     costs = program.cost_analysis()
-    cells = [
-        name,
-        f"{median:.2f} ({lower:.2f}-{upper:.2f})",
-        f"{median / base:.2f}",
-        f"{batch / median:.3f}",
+    cells += [
         f"{costs['flops'] / 1e12:.3f}",
         f"{costs['bytes accessed'] / 1e9:.1f}",
         f"{program.memory_analysis().temp_size_in_bytes / MIB:.0f}",

@@ -23,22 +23,32 @@ Network = Callable[[Tensor], dict[str, Tensor]]
 
 def twin(model: CellViT, side: int, device: str = "cpu", *, channels_last: bool = False) -> Network:
     """The network for images (B,3,S,S) of that side; its outputs are maps (B,C,S,S)."""
-    config, order = model.config, torch.channels_last if channels_last else torch.contiguous_format
+    memory = torch.channels_last if channels_last else torch.contiguous_format
+    return network(weights(model, device, memory), model.config, side, memory)
+
+
+def weights(model: CellViT, device: str, memory: torch.memory_format) -> Weights:
+    """Our weights on a device, images' and kernels' axes in that order of memory."""
     w = {name: value.to(device) for name, value in to_torch(model).items()}
     w = {name.replace("skip_paths.", "paths."): value for name, value in w.items()}
     for name, value in w.items():
-        w[name] = value.contiguous(memory_format=order) if value.ndim == 4 else value
+        w[name] = value.contiguous(memory_format=memory) if value.ndim == 4 else value
+    return w
+
+
+def network(w: Weights, config: ModelConfig, side: int, memory: torch.memory_format) -> Network:
+    """The network over those weights; where gradients are taken, with the batch's statistics."""
     blocks = [part(w, f"encoder.blocks.{i}.") for i in range(config.depth)]
     encode = {"vit": vit_encoder, "sam": sam_encoder}[config.encoder]
-    run = encode(w, blocks, config, side // config.patch_size, device)
+    run = encode(w, blocks, config, side // config.patch_size)
     names = ("nuclei_binary_map", "hv_map", "nuclei_type_map")
 
-    def network(images: Tensor) -> dict[str, Tensor]:
-        images = images.contiguous(memory_format=order)
-        z = [skip.contiguous(memory_format=order) for skip in run(images)]
+    def run_all(images: Tensor) -> dict[str, Tensor]:
+        images = images.contiguous(memory_format=memory)
+        z = [skip.contiguous(memory_format=memory) for skip in run(images)]
         return {name: head(w, name, branch(w, f"trunks.{name}", images, *z)) for name in names}
 
-    return network
+    return run_all
 
 
 def part(w: Weights, prefix: str) -> Weights:
@@ -54,9 +64,10 @@ def patches(w: Weights, images: Tensor, config: ModelConfig) -> Tensor:
     return F.conv2d(images, kernel, bias, stride=config.patch_size)
 
 
-def vit_encoder(w, blocks, config, grid, device):
-    stored = w["encoder.pos_embed"].cpu().numpy()
-    positions = torch.from_numpy(np.array(resize_positions(stored, (grid, grid)))).to(device)
+def vit_encoder(w, blocks, config, grid):
+    stored = w["encoder.pos_embed"].detach().cpu().numpy()
+    positions = np.array(resize_positions(stored, (grid, grid)))
+    positions = torch.from_numpy(positions).to(w["encoder.pos_embed"].device)
 
     def run(images: Tensor) -> list[Tensor]:
         x = patches(w, images, config).flatten(2).transpose(1, 2)
@@ -71,7 +82,7 @@ def vit_encoder(w, blocks, config, grid, device):
     return run
 
 
-def sam_encoder(w, blocks, config, grid, device):
+def sam_encoder(w, blocks, config, grid):
     positions = w["encoder.pos_embed"][:, :grid, :grid]
     for layer in config.global_layers:
         for name in ("attn.rel_pos_h", "attn.rel_pos_w"):
