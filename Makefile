@@ -35,13 +35,23 @@ check: venv
 
 # the tables and the figure of docs/performance.md, on this machine
 bench-cpu: venv
-	$(BIN)/python benchmarks/network.py --tiles 256 512 --compile --out build/cpu.json
-	$(BIN)/python benchmarks/roofline.py build/cpu.json --out build/roofline-cpu.png
+	$(BIN)/python benchmarks/network.py --presets cellvit_256 --tiles 256 512 1024 --compile \
+	  --rounds 3 --out build/cpu.json
+	$(BIN)/python benchmarks/network.py --presets cellvit_sam_b --compile --out build/cpu-sam.json
+	$(BIN)/python benchmarks/roofline.py build/cpu.json build/cpu-sam.json \
+	  --out build/roofline-cpu.png
+	$(BIN)/python benchmarks/training_step.py --steps 3
+	$(BIN)/python benchmarks/held_activations.py
+	$(BIN)/python benchmarks/compile_time.py
 
 bench-gpu: venv
 	$(BIN)/python benchmarks/network.py --presets cellvit_256 cellvit_sam_h --tiles 256 1024 \
 	  --batches 1 2 4 8 16 --dtypes bfloat16 --compile --out build/gpu-xla.json
 	$(BIN)/python benchmarks/network.py --presets cellvit_256 cellvit_sam_h --tiles 256 1024 \
-	  --batches 1 2 4 8 16 --dtypes bfloat16 --attention cudnn --no-twin --out build/gpu-cudnn.json
+	  --batches 1 2 4 8 16 --dtypes bfloat16 --attention cudnn --no-twin --out build/gpu-cudnn.json \
+	  --profile build/profile
 	$(BIN)/python benchmarks/roofline.py build/gpu-xla.json build/gpu-cudnn.json \
 	  --bandwidth 3350 --out build/roofline-gpu.png
+	for kernel in xla cudnn; do $(BIN)/python benchmarks/training_step.py --no-twin --batch 16 \
+	  --dtype bfloat16 --attention $$kernel; done
+	$(BIN)/python benchmarks/compile_time.py --dtype bfloat16

@@ -51,8 +51,12 @@ def main(
     compile: bool = False,
     twin: bool = True,
     out: Path | None = None,
+    profile: Path | None = None,
 ) -> None:
-    """Print the table, as Markdown; with `out`, write the numbers as JSON for `roofline.py`."""
+    """Print the table, as Markdown; with `out`, write the numbers as JSON for `roofline.py`.
+
+    With `profile`, three calls of each row are traced into that folder (TensorBoard, Perfetto).
+    """
     print(f"{jax.devices()[0].device_kind}, {load()}, jax {jax.__version__}\n")
     print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
     rows = []
@@ -63,6 +67,8 @@ def main(
                 for batch in batches:
                     case = Case(preset, side, batch, dtype, attention)
                     found = case.measure(rounds, compile, twin)
+                    if profile:
+                        trace(case, profile / f"{preset}-{side}-{batch}-{dtype}")
                     rows.append({"preset": preset, "tile": side, "peak": peak} | found)
                     print(row(case, found, peak), flush=True)
     if out:
@@ -96,6 +102,15 @@ class Case:
         stats = jax.devices()[0].memory_stats() or {}
         memory = stats.get("peak_bytes_in_use", facts["memory"])
         return facts | {"times": times, "memory": memory, "batch": self.batch}
+
+
+def trace(case: Case, folder: Path) -> None:
+    """A profile of the inference form."""
+    call, _ = compiled(case.form, case.images)
+    call()
+    with jax.profiler.trace(folder):
+        for _ in range(3):
+            call()
 
 
 def row(case: Case, found: dict[str, Any], peak: float) -> str:

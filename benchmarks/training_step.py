@@ -17,7 +17,7 @@ import statistics
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -43,12 +43,22 @@ def main(
     tile: int = 256,
     batch: int = 2,
     remat: bool = False,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    attention: Literal["xla", "cudnn"] = "xla",
     steps: int = 10,
     twin: bool = True,
 ) -> None:
     """Print the table, as Markdown."""
     config = getattr(ModelConfig, preset)()
-    recipe = Recipe(epochs=1, steps_per_epoch=1, batch_size=batch, tile=tile, remat=remat)
+    recipe = Recipe(
+        epochs=1,
+        steps_per_epoch=1,
+        batch_size=batch,
+        tile=tile,
+        remat=remat,
+        dtype=dtype,
+        attention=attention,
+    )
     layout = new_layout(config, card(config), recipe, make_mesh(devices=jax.devices()[:1]))
     images = put_batch(zeros(recipe), layout.mesh)
     images["image"] = jax.random.bits(jax.random.key(0), images["image"].shape, np.uint8)
@@ -61,7 +71,7 @@ def main(
     state = begin(layout)
     theirs = twin_step(layout, state, images) if twin and find_spec("torch") else None
     seconds = in_turns(programs, theirs, state, images, steps)
-    print(f"{preset}, {batch} tiles of {tile}², float32, remat {remat}, {load()}\n")
+    print(f"{preset}, {batch} tiles of {tile}², {dtype}, {attention}, remat {remat}, {load()}\n")
     print(
         "| | s, median (quartiles) | of the call | of the twin | images a second | TFLOP "
         "| GB accessed | MiB at work |"
