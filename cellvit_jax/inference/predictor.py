@@ -6,7 +6,7 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -70,7 +70,7 @@ class Predictor:
         self.graphdef, state = nnx.split(run)
         self.state = jax.device_put(nnx.to_pure_dict(state), copied)
         with_tokens = tokens or head is not None
-        self._predict = jax.jit(partial(_predict, self.graphdef, card, with_tokens, binary))
+        self._predict = _program(self.graphdef, card, with_tokens, binary)
 
     @property
     def weights(self) -> Any:
@@ -182,6 +182,12 @@ def normalised(images: jax.Array, card: ModelCard) -> jax.Array:
     """uint8 RGB as the network sees it, float32."""
     mean, std = (np.asarray(values, np.float32) for values in (card.mean, card.std))
     return (images.astype(jnp.float32) / 255 - mean) / std
+
+
+# a network in training is shown to a new predictor every epoch: all have one compiled program
+@lru_cache(maxsize=4)
+def _program(graphdef: Any, card: ModelCard, tokens: bool, binary: bool) -> Any:
+    return jax.jit(partial(_predict, graphdef, card, tokens, binary))
 
 
 def _predict(graphdef, card, tokens, binary, state, images):

@@ -1,5 +1,9 @@
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from cellvit_jax import checkpoint
 from cellvit_jax.cells import edges
@@ -28,10 +32,14 @@ def test_a_padded_batch_equals_the_tiles_alone(model, tiles):
         np.testing.assert_array_equal(one["types"], other["types"])
 
 
-def test_all_batches_share_one_compiled_program(model, tiles):
-    predictor = Predictor(model, CARD, batch_size=2)
-    list(predictor(tiles))
-    assert predictor._predict._cache_size() == 1
+def test_all_batches_of_networks_of_one_structure_share_one_compiled_program(model, tiles):
+    other = nnx.clone(model)
+    nnx.update(other, jax.tree.map(lambda leaf: leaf / 2, nnx.state(model, nnx.Param)))
+    card = dataclasses.replace(CARD, provenance="Of this test alone.")
+    predictors = [Predictor(network, card, batch_size=2) for network in (model, other)]
+    one, halved = (next(iter(predictor(tiles))) for predictor in predictors)
+    assert not np.array_equal(one["probabilities"], halved["probabilities"])
+    assert predictors[1]._predict._cache_size() == 1
 
 
 def test_maps_are_reduced_to_what_cells_are_made_of(model, tiles):
