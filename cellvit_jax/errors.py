@@ -3,6 +3,11 @@
 The command line prints that sentence on stderr and exits with 2.
 """
 
+import difflib
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
 
 class CellViTError(Exception):
     """Base of all errors that this package raises on purpose."""
@@ -33,6 +38,20 @@ class MissingExtraError(CellViTError):
 
     def __init__(self, package: str, extra: str):
         super().__init__(f"{package} is not installed: pip install 'cellvit-jax[{extra}]'")
+
+
+def optional(module: str, extra: str) -> Any:
+    """A module that comes with an extra. Raises `MissingExtraError`, which names the extra."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(module, extra) from error
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean …?)", of the known name that is nearest; "" where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def printable(text: str) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import urllib.parse
 from pathlib import Path
 from typing import NamedTuple
 
-from cellvit_jax.errors import InputError
+from cellvit_jax.errors import InputError, hint
 
 ASSETS = Path(__file__).parent / "assets"
 BUNDLED = {"cellvit-tiny-consep": ASSETS / "cellvit-tiny-consep"}
@@ -86,10 +85,9 @@ def _how(known: str) -> str:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, [*BUNDLED, *PUBLISHED, *ALIASES], n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    near = hint(name, [*BUNDLED, *PUBLISHED, *ALIASES])
     return (
-        f"there is no model or folder {name!r}{hint}. Bundled: {', '.join(BUNDLED)}; published: "
+        f"there is no model or folder {name!r}{near}. Bundled: {', '.join(BUNDLED)}; published: "
         f"{', '.join(PUBLISHED)}. A .pth of CellViT or SAM becomes a model folder with "
         "`cellvit-convert FILE.pth DIR`"
     )

@@ -15,7 +15,6 @@ triangulation.
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import os
 from collections.abc import Callable
@@ -27,7 +26,7 @@ import pyarrow.compute as pc
 from scipy.sparse import csr_matrix
 
 from cellvit_jax.cells.table import Cells, Classes
-from cellvit_jax.errors import MissingExtraError
+from cellvit_jax.errors import optional
 from cellvit_jax.exports import graph
 from cellvit_jax.exports.blocks import Source, opened, regrouped
 from cellvit_jax.exports.classes import completed
@@ -45,7 +44,7 @@ def write_h5ad(cells: Source, path: str | os.PathLike[str], **edges: Any) -> Non
 
     Raises InputError, OutputError, MissingExtraError.
     """
-    h5py = extra("h5py")
+    h5py = optional("h5py", "anndata")
 
     def token_array(file: Any, width: int) -> Any:
         shapes = {"shape": (0, width), "maxshape": (None, width), "chunks": (_ROWS // 16, width)}
@@ -57,7 +56,7 @@ def write_h5ad(cells: Source, path: str | os.PathLike[str], **edges: Any) -> Non
 
 def write_zarr(cells: Source, path: str | os.PathLike[str], **edges: Any) -> None:
     """Write `cells` to a Zarr folder; otherwise as `write_h5ad`."""
-    zarr, anndata = extra("zarr"), extra("anndata")
+    zarr, anndata = optional("zarr", "anndata"), optional("anndata", "anndata")
 
     def token_array(root: Any, width: int) -> Any:
         return root.create_array("X", shape=(0, width), chunks=(_ROWS, width), dtype=np.float32)
@@ -71,24 +70,16 @@ def write_zarr(cells: Source, path: str | os.PathLike[str], **edges: Any) -> Non
 
 def to_anndata(cells: Source, **edges: Any) -> Any:
     """The AnnData that `write_h5ad` writes, whole in memory."""
-    anndata = extra("anndata")
+    anndata = optional("anndata", "anndata")
     tokens: list[np.ndarray] = []
     parts = _parts(cells, tokens.append, edges)
     return anndata.AnnData(np.concatenate(tokens) if tokens else None, **parts)
 
 
-def extra(module: str, name: str = "anndata") -> Any:
-    """An optional module. Raises `MissingExtraError` that names the extra it comes with."""
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(module, name) from error
-
-
 def _write(
     cells: Source, root: Any, token_array: Callable[[Any, int], Any], edges: dict[str, Any]
 ) -> None:
-    write_elem = extra("anndata.io").write_elem
+    write_elem = optional("anndata.io", "anndata").write_elem
 
     def append(tokens: np.ndarray) -> None:
         x = root["X"] if "X" in root else token_array(root, tokens.shape[1])
@@ -131,7 +122,7 @@ def _parts(
 
 
 def _obs(table: pa.Table, classes: Classes) -> Any:
-    pandas = extra("pandas")
+    pandas = optional("pandas", "anndata")
     columns = {name: table[name].to_numpy() for name in table.schema.names}
     names = _distinct_names(classes)
     codes = pc.index_in(table["type_name"], pa.array(names, pa.string())).to_numpy()
@@ -140,7 +131,7 @@ def _obs(table: pa.Table, classes: Classes) -> Any:
 
 
 def _var(head: Cells) -> Any:
-    pandas = extra("pandas")
+    pandas = optional("pandas", "anndata")
     tokens = "token" in head.table.schema.names
     width = head.table.schema.field("token").type.list_size if tokens else 0
     return pandas.DataFrame(index=pandas.Index([f"token_{i}" for i in range(width)], dtype=object))

@@ -18,8 +18,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cellvit_jax.errors import InputError
-from cellvit_jax.exports.anndata import _ARRAY, _ROOT, extra
+from cellvit_jax.errors import InputError, optional
+from cellvit_jax.exports.anndata import _ARRAY, _ROOT
 from cellvit_jax.files import atomic_open, replacing
 
 FORMAT_VERSION = 1
@@ -60,7 +60,7 @@ def _parquet(tables: Iterator[pa.Table], schema: pa.Schema, path: Path, mpp: flo
 
 
 def _h5ad(tables: Iterator[pa.Table], schema: pa.Schema, path: Path, mpp: float) -> None:
-    h5py = extra("h5py")
+    h5py = optional("h5py", "anndata")
     width = schema.field("embedding").type.list_size
     with replacing(path) as partial, h5py.File(partial, "w") as file:
         shapes = {"shape": (0, width), "maxshape": (None, width), "chunks": (CHUNK, width)}
@@ -69,7 +69,7 @@ def _h5ad(tables: Iterator[pa.Table], schema: pa.Schema, path: Path, mpp: float)
 
 
 def _zarr(tables: Iterator[pa.Table], schema: pa.Schema, path: Path, mpp: float) -> None:
-    zarr, anndata = extra("zarr"), extra("anndata")
+    zarr, anndata = optional("zarr", "anndata"), optional("anndata", "anndata")
     width = schema.field("embedding").type.list_size
     with replacing(path) as partial:
         version = anndata.settings.zarr_write_format
@@ -81,7 +81,7 @@ def _zarr(tables: Iterator[pa.Table], schema: pa.Schema, path: Path, mpp: float)
 
 def _fill(root: Any, x: Any, tables: Iterator[pa.Table], mpp: float) -> None:
     """X part by part, and beside it what all rows are."""
-    write_elem, pandas = extra("anndata.io").write_elem, extra("pandas")
+    write_elem, pandas = optional("anndata.io", "anndata").write_elem, optional("pandas", "anndata")
     rows = []
     for table in tables:
         vectors = table["embedding"].combine_chunks().flatten().to_numpy()

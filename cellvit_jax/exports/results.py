@@ -12,9 +12,8 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from cellvit_jax.cells.table import Cells
-from cellvit_jax.errors import InputError, OutputError
+from cellvit_jax.errors import InputError, OutputError, optional
 from cellvit_jax.exports import graph, write
-from cellvit_jax.exports.anndata import extra
 from cellvit_jax.exports.parquet import count_cells, iter_cells
 
 TABLE = "cells.parquet"
@@ -80,7 +79,7 @@ def results(run: Path) -> list[Path]:
 def _check(folders: list[Path], kinds: list[str], edges: dict[str, Any]) -> None:
     for kind in kinds:
         if kind in _EXTRAS:
-            extra(_EXTRAS[kind], _EXTRAS[kind])
+            optional(_EXTRAS[kind], _EXTRAS[kind])
     if _GRAPHS & set(kinds):
         for folder in folders:
             graph.edges(np.zeros((0, 2)), next(iter_cells(folder)).mpp, **edges)

@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from cellvit_jax.cells.table import Cells
+from cellvit_jax.errors import optional
 from cellvit_jax.exports import outlines
-from cellvit_jax.exports.anndata import extra, to_anndata
+from cellvit_jax.exports.anndata import to_anndata
 from cellvit_jax.exports.blocks import Source
 from cellvit_jax.files import replacing
 
@@ -29,7 +30,7 @@ def write(cells: Source, path: str | os.PathLike[str], **edges: Any) -> None:
 
     Raises InputError, OutputError, MissingExtraError.
     """
-    spatialdata = extra("spatialdata", "spatialdata")
+    spatialdata = optional("spatialdata", "spatialdata")
     polygons: list[np.ndarray] = []
     table = to_anndata(_seen(cells, polygons), **edges)
     data = spatialdata.SpatialData(**_elements(table, np.concatenate(polygons)))
@@ -39,13 +40,13 @@ def write(cells: Source, path: str | os.PathLike[str], **edges: Any) -> None:
 
 
 def _elements(table: Any, polygons: np.ndarray) -> dict[str, dict[str, Any]]:
-    models = extra("spatialdata.models", "spatialdata")
+    models = optional("spatialdata.models", "spatialdata")
     if not len(polygons):  # it knows no element without shapes
         return {"tables": {"table": models.TableModel.parse(table)}}
     ids = table.obs["id"].to_numpy()
-    table.obs["region"] = extra("pandas").Categorical([_REGION] * len(ids))
+    table.obs["region"] = optional("pandas", "anndata").Categorical([_REGION] * len(ids))
     keys = {"region": _REGION, "region_key": "region", "instance_key": "id"}
-    frame = extra("geopandas").GeoDataFrame(geometry=polygons, index=ids)
+    frame = optional("geopandas", "anndata").GeoDataFrame(geometry=polygons, index=ids)
     return {
         "shapes": {_REGION: models.ShapesModel.parse(frame)},
         "tables": {"table": models.TableModel.parse(table, **keys)},

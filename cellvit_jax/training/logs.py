@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 
-from cellvit_jax.errors import MissingExtraError
+from cellvit_jax.errors import optional
 
 EVERY = 10  # steps between two points of a curve
 
@@ -62,7 +60,7 @@ class TensorBoard:
     """Curves and overlays in `run/tensorboard/`."""
 
     def __init__(self, run: Path, start: int):
-        writer = _imported("tensorboardX", "train").SummaryWriter
+        writer = optional("tensorboardX", "train").SummaryWriter
         self._writer = writer(str(run / "tensorboard"), purge_step=start or None)
 
     def write(
@@ -84,7 +82,7 @@ class WeightsAndBiases:
     """A W&B run, by the user's own settings; one of a folder's name, which it resumes."""
 
     def __init__(self, run: Path, start: int):
-        self._wandb = _imported("wandb", "wandb")
+        self._wandb = optional("wandb", "wandb")
         self._run = self._wandb.init(
             project="cellvit-jax", name=run.name, id=run.name, resume="allow", dir=str(run)
         )
@@ -106,13 +104,6 @@ WRITERS: dict[str, Callable[[Path, int], Writer]] = {
     "tensorboard": TensorBoard,
     "wandb": WeightsAndBiases,
 }
-
-
-def _imported(package: str, extra: str) -> ModuleType:
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise MissingExtraError(package, extra) from error
 
 
 class Logs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +11,7 @@ from flax import nnx
 from cellvit_jax import checkpoint, zoo
 from cellvit_jax.card import CITATION, ModelCard, cell_classes, cited
 from cellvit_jax.data.dataset import Dataset
-from cellvit_jax.errors import InputError
+from cellvit_jax.errors import InputError, hint
 from cellvit_jax.initialise import new_model
 from cellvit_jax.models import ModelConfig
 
@@ -58,10 +57,9 @@ def find(model: str, data: Dataset, *, tile: int, seed: int = 0) -> Start:
     try:
         path = zoo.find(model)
     except InputError as error:
-        near = difflib.get_close_matches(model, PRESETS, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        near, known = hint(model, PRESETS), ", ".join(PRESETS)
         raise InputError(
-            f"{error}. Architectures to train from random weights{hint}: {', '.join(PRESETS)}"
+            f"{error}. Architectures to train from random weights{near}: {known}"
         ) from error
     config, card = checkpoint.read_config(path)
     if isinstance(config, ModelConfig):
