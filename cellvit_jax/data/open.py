@@ -22,6 +22,9 @@ from cellvit_jax.data.layouts import (
 from cellvit_jax.data.lazy import Lazy
 from cellvit_jax.errors import InputError
 
+# what archives call the part to learn from, and the one to choose by
+TRAINING = ("train", "training")
+VALIDATION = ("val", "valid", "validation")
 MANY = 12  # names in a sentence
 
 

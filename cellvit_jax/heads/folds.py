@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from cellvit_jax.data.open import VALIDATION
 from cellvit_jax.heads.pairs import Labelled
 
-VALIDATION = ("val", "valid", "validation")
 TEST = "test"
 SHARE, FEWEST = 0.2, 5  # of the cells, where no split is given; fields that can be held out whole
 DRAWS = 64

@@ -12,12 +12,10 @@ import numpy as np
 
 from cellvit_jax.data.dataset import Dataset, Sample
 from cellvit_jax.data.lazy import Lazy
-from cellvit_jax.data.open import open_splits
+from cellvit_jax.data.open import TRAINING, VALIDATION, open_splits
 from cellvit_jax.errors import InputError
 from cellvit_jax.training.config import RunConfig, Source, Validation
 
-TRAINING = ("train", "training")
-VALIDATION = ("val", "valid", "validation")
 IN_MEMORY = 2**30  # bytes of fields that are read once rather than for each tile
 BYTES = 8  # of a pixel: RGB, instance, type
 
