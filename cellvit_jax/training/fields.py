@@ -90,7 +90,8 @@ def _measured(validation: Validation, first: Source) -> tuple[Dataset | None, st
     else:
         found = [splits[name] for name in VALIDATION if name in splits]
         if not found:
-            return None, "nothing, for there is but one field"
+            lone = validation.held_out > 0  # otherwise somebody wants it so
+            return None, "nothing" + ", for there is but one field" * lone
         part = found[0]
     return part, f"{_count(part)} of {Path(path).name}"
 

@@ -8,12 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from tests.networks import save_small
-from tests.training_data.fields import field
+from tests.training.folders import write_folder
 
 pytest.importorskip("grain")
 
@@ -36,17 +34,7 @@ SETTINGS = [word for name, value in QUICK.items() for word in ("--set", f"{name}
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    for part in ("images", "masks", "types"):
-        (root / part).mkdir()
-    sample = field(64, 64)
-    assert sample.types is not None
-    for name in ("a.png", "b.png", "c.png"):
-        Image.fromarray(sample.image).save(root / "images" / name)
-        Image.fromarray(sample.instances.astype(np.uint16)).save(root / "masks" / name)
-        Image.fromarray(sample.types).save(root / "types" / name)
-    (root / "classes.yaml").write_text("classes: {1: Round, 2: Long}\n")
-    return root
+    return write_folder(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
