@@ -22,7 +22,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from orbax.checkpoint import v1 as ocp
 
-from cellvit_jax import zoo
+from cellvit_jax import hosts, zoo
 from cellvit_jax.card import ModelCard
 from cellvit_jax.errors import CheckpointError, InputError, OutputError
 from cellvit_jax.files import replacing_directory
@@ -75,8 +75,9 @@ def save(
     """Write a checkpoint directory, atomically; an existing one at `path` is replaced.
 
     `weights` holds the model's parameters and batch statistics: `nnx.state(model, WEIGHTS)`;
-    `origin` is what a converter notes of its source, in plain values. Raises `OutputError` where
-    the directory cannot be written.
+    `origin` is what a converter notes of its source, in plain values. The processes of one run all
+    call this, with whole arrays on the host. Raises `OutputError` where the directory cannot be
+    written.
     """
     values = {
         "format_version": FORMAT_VERSION,
@@ -88,10 +89,13 @@ def save(
     path = Path(path)
     if path.exists() and not (path / "config.json").exists() and any(path.iterdir()):
         raise OutputError(f"{path} exists and is not a checkpoint: choose another name")
-    with replacing_directory(path) as folder:
-        (folder / "config.json").write_text(json.dumps(values, indent=1) + "\n")
-        with _storage():
+    with contextlib.ExitStack() as stack:
+        folder = hosts.by_first(lambda: stack.enter_context(replacing_directory(path)))
+        if hosts.is_first():
+            (folder / "config.json").write_text(json.dumps(values, indent=1) + "\n")
+        with _storage():  # a process alone would wait for the others
             ocp.save(folder / "weights", nnx.to_pure_dict(weights))
+        hosts.by_first(stack.close)
 
 
 @contextlib.contextmanager
@@ -201,7 +205,7 @@ def for_inference(model: Any, card: ModelCard) -> Any:
 
 
 def _on_one_device(abstract: Any) -> Any:
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract
     )
@@ -260,8 +264,13 @@ def _silent_collection() -> Iterator[None]:
 
 
 def _reading(abstract: Any, partial: bool) -> ocp.Context:
-    """Few arrays at a time are in memory twice, as the file and as the device has them."""
-    context = ocp.Context()
+    """Few arrays at a time are in memory twice, as the file and as the device has them.
+
+    A process waits for no other process of its run.
+    """
+    context, index = ocp.Context(), jax.process_index()
+    context.multiprocessing_options.primary_host = index
+    context.multiprocessing_options.active_processes = {index}
     context.pytree.loading.partial_load = partial
     largest = max(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract))
     context.memory_options.read_concurrent_bytes = 4 * largest  # less than one would be an error

@@ -8,6 +8,8 @@ from typing import Annotated
 
 from tyro.conf import UseAppendAction, arg
 
+from cellvit_jax.errors import InputError
+
 STOPPED = 143  # exit code after SIGTERM, as shells have it
 
 
@@ -52,6 +54,12 @@ def train(
     """
     from cellvit_jax.training import command
 
+    told = [value is not None for value in (coordinator, processes, process)]
+    if any(told) and not (multihost or all(told)):
+        raise InputError(
+            "several hosts need all of --coordinator HOST:PORT --processes N --process I, or "
+            "--multihost where they can find each other"
+        )
     if multihost or coordinator:
         from cellvit_jax.sharding import start_processes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import jax
@@ -77,9 +78,18 @@ def start_processes(
     `address` (host:port) is that of process 0, `count` how many there are, `index` which this is.
     On TPU pods and under Slurm all three are found out. Raises `InputError` where they cannot be.
     """
+    if address is not None and not re.fullmatch(r".+:\d+", address):
+        raise InputError(f"{address} is no HOST:PORT of process 0, such as 10.0.0.1:8476")
+    if index is not None and count is not None and not 0 <= index < count:
+        raise InputError(f"there is no process {index} of {count}: they are counted from 0")
     try:
         jax.distributed.initialize(address, count, index)
-    except (ValueError, RuntimeError) as error:
+    except ValueError as error:
+        raise InputError(
+            f"this is no TPU pod, and not under Slurm or Open MPI, which would say what hosts "
+            f"there are ({error}): give --coordinator HOST:PORT --processes N --process I"
+        ) from error
+    except RuntimeError as error:
         raise InputError(f"the processes do not find each other: {error}") from error
 
 
@@ -128,14 +138,34 @@ def gathered(arrays: Tree, shardings: Tree) -> Tree:
     return jax.tree.map(gather, arrays, shardings)
 
 
+@cache
+def part_of_batch(mesh: Mesh) -> tuple[int, int]:
+    """Which part of every batch this process makes, and how many parts there are.
+
+    It is its devices' part. Processes that "tensor" joins look at the same images, and make the
+    same part. Raises `InputError` where the parts of two processes overlap.
+    """
+    groups = mesh.devices.reshape(-1, mesh.shape["tensor"])
+    held: dict[int, list[int]] = {}
+    for number, group in enumerate(groups):
+        for process in {device.process_index for device in group}:
+            held.setdefault(process, []).append(number)
+    parts = sorted({tuple(numbers) for numbers in held.values()})
+    if any(len(part) * len(parts) != len(groups) for part in parts):
+        raise InputError(
+            f"{groups.shape[1]} devices (tensor) are neither a part of a host's nor whole hosts'"
+        )
+    return parts.index(tuple(held[jax.process_index()])), len(parts)
+
+
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's part of a batch as a part of the whole one, divided among the devices.
 
-    With n processes the whole batch has n times as many images. Raises `InputError` where they
-    cannot be divided among the devices.
+    With n parts (`part_of_batch`) the whole batch has n times as many images. Raises `InputError`
+    where they cannot be divided among the devices.
     """
     sharding = NamedSharding(mesh, P(AXES[:2]))
-    size = len(next(iter(batch.values()))) * jax.process_count()
+    size = len(next(iter(batch.values()))) * part_of_batch(mesh)[1]
     groups = mesh.shape["data"] * mesh.shape["fsdp"]
     if size % groups:
         raise InputError(f"a batch of {size} images cannot be divided among {groups} devices")

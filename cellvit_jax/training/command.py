@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from cellvit_jax import hosts
 from cellvit_jax.errors import InputError
 from cellvit_jax.training import config as configs
 from cellvit_jax.training import dry_run as dry
@@ -28,10 +30,12 @@ class Arguments(NamedTuple):
 
 def run(arguments: Arguments, *, dry_run: bool = False, quiet: bool = False) -> bool:
     """Train as the arguments say; whether a signal stopped it. Raises `InputError`."""
-    config = config_of(arguments)
+    config = hosts.together(partial(config_of, arguments))
     if dry_run:
-        job = runs.prepare(config)
-        print("\n".join([*job.news, dry.describe(job)]))
+        job = hosts.together(partial(runs.prepare, config))
+        told = "\n".join([*job.news, dry.describe(job)])
+        if hosts.is_first():
+            print(told)
         return False
     return runs.run(config, folder(arguments, config), quiet=quiet).stopped
 

@@ -19,7 +19,7 @@ MIB = 2**20
 
 def describe(job: Job) -> str:
     """Shapes, parameters, memory per device from the compiled program, and one step's loss."""
-    mesh = sharding.make_mesh(fsdp=job.config.devices.fsdp, tensor=job.config.devices.tensor)
+    mesh = job.mesh
     layout = new_layout(job.network.config, job.network.card, job.recipe, mesh)
     stream = Stream(job.batches, 0)
     batch = next(stream)

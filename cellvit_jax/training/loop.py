@@ -7,6 +7,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from cellvit_jax import checkpoint
+from cellvit_jax import checkpoint, hosts
 from cellvit_jax.card import ModelCard
 from cellvit_jax.data.pipeline import Batch
 from cellvit_jax.errors import CellViTError
@@ -27,7 +28,7 @@ from cellvit_jax.training.logs import Logs
 from cellvit_jax.training.progress import Bar
 from cellvit_jax.training.recipes import Recipe
 from cellvit_jax.training.state import Layout, TrainState, begin, new_layout, read_weights, trained
-from cellvit_jax.training.states import Standing, States, on_host
+from cellvit_jax.training.states import Standing, States
 from cellvit_jax.training.step import make_step
 from cellvit_jax.training.stopping import Stopping
 
@@ -36,7 +37,10 @@ CALIBRATION_SHARE = 0.1  # of the recipe's batches, for weights that are only me
 
 
 class Validation(NamedTuple):
-    """How a network is scored: `score` gives figures, `bpq` among them, and overlays."""
+    """How a network is scored: `score` gives figures, `bpq` among them, and overlays.
+
+    Every process of a run scores the same network, and must come to the same figures.
+    """
 
     score: Callable[[CellViT], tuple[dict[str, float], Pictures]]
     every: int = 1  # epochs
@@ -71,10 +75,11 @@ def train(
 ) -> Outcome:
     """Train for `recipe.steps`, or go on with the run in folder `run` if there is one.
 
-    `batches(step)` yields the batches from `step` on. A new run begins with `weights` (see
-    `state.begin`), those of the checkpoint `start_from`, or random ones. All devices take part, or
-    those of `mesh`. Writes `run/log.jsonl` (a line a step), `run/state/` (to go on from, the last
-    `keep` ones) and the checkpoint directories `run/best/`, by bPQ, and at the end `run/last/`.
+    `batches(step)` yields the batches from `step` on, or this process's part of them
+    (`sharding.part_of_batch`). A new run begins with `weights` (see `state.begin`), those of the
+    checkpoint `start_from`, or random ones. All devices take part, or those of `mesh`. Writes
+    `run/log.jsonl` (a line a step), `run/state/` (to go on from, the last `keep` ones) and the
+    checkpoint directories `run/best/`, by bPQ, and at the end `run/last/`.
 
     SIGTERM and SIGINT save the state and end the run between two steps. A loss that is not finite
     raises `CellViTError`; the batch is kept in `run/bad-batch.npz`.
@@ -89,8 +94,9 @@ def train(
         else:
             given = weights if start_from is None else read_weights(layout, start_from)
             state, standing = begin(layout, given), Standing()
+        opened = partial(Logs, run, start, loggers, active=hosts.is_first())
         with (
-            Logs(run, start, loggers, active=jax.process_index() == 0) as logs,
+            hosts.together(opened) as logs,
             Bar(recipe.steps, start, recipe.batch_size, quiet=quiet) as bar,
         ):
             loop = Loop(run, layout, batches, validation, states, logs, bar, standing)
@@ -117,8 +123,9 @@ class Loop:
         began, steps = time.monotonic(), self.layout.recipe.steps
         with Stopping() as stopping, contextlib.closing(Stream(self.batches, start)) as stream:
             index, state = self.steps(start, state, stream, stopping)
-        stopped, early = stopping.came, self.has_waited()
-        if not stopped and (index > start or not (self.run / "last").exists()):
+            stopped, early = stopping.agreed(), self.has_waited()
+        there = hosts.told((self.run / "last").exists())[0]
+        if not stopped and (index > start or not there):
             self.finish(index, state)
         idle = self.idle / max(time.monotonic() - began, 1e-9)
         return Outcome(index, stopped, early and index < steps, self.standing.best, idle)
@@ -153,8 +160,8 @@ class Loop:
         self.bar.step(index, values)
         if not math.isfinite(values["loss"]):
             path = self.run / "bad-batch.npz"
-            if jax.process_index() == 0:
-                np.savez(path, step=index, **batch)  # type: ignore[arg-type]
+            whole: Any = hosts.on_host(put_batch(batch, self.layout.mesh))
+            hosts.by_first(lambda: np.savez(path, step=index, **whole))
             raise CellViTError(
                 f"the loss is {values['loss']} at step {index}: lower the learning rate. Its batch "
                 f"is in {path}; the last good state stays in {self.run / 'state'}"
@@ -188,12 +195,14 @@ class Loop:
             self.save("best", model)
 
     def model(self, state: TrainState, share: float = 1.0) -> CellViT:
-        """The network as it stands, its batch statistics measured."""
-        recipe = self.layout.recipe
-        model = trained(self.layout, on_host(state))
+        """The network as it stands, its batch statistics measured; whole on every host."""
+        recipe, mesh = self.layout.recipe, self.layout.mesh
+        model = trained(self.layout, state)
         count = math.ceil(recipe.calibration_batches * share)
         with contextlib.closing(Stream(self.batches, recipe.steps)) as stream:
-            calibrate(model, islice(stream, count))
+            images = ({"image": batch["image"]} for batch in islice(stream, count))
+            calibrate(model, (put_batch(image, mesh) for image in images))
+        nnx.update(model, hosts.on_host(nnx.state(model)))
         return model
 
     def finish(self, index: int, state: TrainState) -> None:
@@ -209,9 +218,8 @@ class Loop:
 
     def save(self, name: str, model: CellViT) -> None:
         """Write a checkpoint directory."""
-        if jax.process_index() == 0:
-            weights = nnx.state(model, checkpoint.WEIGHTS)
-            checkpoint.save(self.run / name, weights, self.layout.config, self.layout.card)
+        weights = nnx.state(model, checkpoint.WEIGHTS)
+        checkpoint.save(self.run / name, weights, self.layout.config, self.layout.card)
 
     def has_waited(self) -> bool:
         """Whether scores have been no better for too long."""

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from cellvit_jax import sharding
+from cellvit_jax import hosts, sharding
 from cellvit_jax.data.dataset import Dataset
 from cellvit_jax.data.pipeline import Batch, RandomTile, batches
-from cellvit_jax.errors import InputError
+from cellvit_jax.errors import InputError, OutputError
 from cellvit_jax.evaluation.annotated import validate
 from cellvit_jax.evaluation.network import segment_sample
+from cellvit_jax.evaluation.summary import Evaluation
 from cellvit_jax.exports import overlay
 from cellvit_jax.inference.segment import predictor_of
 from cellvit_jax.models import CellViT
@@ -30,15 +33,17 @@ from cellvit_jax.training.recipes import Recipe
 PICTURES = 2  # overlays a score
 SHOWN = 512  # pixels of an overlay's field
 Figures = dict[str, float]
+Batches = Callable[[int], Iterator[Batch]]
 
 
 class Job(NamedTuple):
-    """A run made ready: its config, its network, its data."""
+    """A run made ready: its config, its network, its devices, its data."""
 
     config: RunConfig
     recipe: Recipe  # the config's, with its steps per epoch
     network: start.Start
-    batches: Callable[[int], Iterator[Batch]]
+    mesh: Mesh
+    batches: Batches
     measured: Dataset | None
     news: tuple[str, ...]
 
@@ -64,6 +69,7 @@ def prepare(config: RunConfig) -> Job:
     """Open the data and find the network. Raises `InputError` for what does not fit together."""
     fields = open_fields(config)
     recipe = config.recipe.over(len(fields.learnt.samples))
+    mesh = sharding.make_mesh(**dataclasses.asdict(config.devices))
     network = start.find(config.model, fields.learnt, tile=recipe.tile, seed=recipe.seed)
     tiles = RandomTile(
         fields.learnt.samples,
@@ -79,28 +85,30 @@ def prepare(config: RunConfig) -> Job:
         seed=recipe.seed,
         threads=config.threads,
         workers=config.workers,
-        shard=(jax.process_index(), jax.process_count()),
+        shard=sharding.part_of_batch(mesh),
     )
-    make = one_batch(stream) if config.overfit_one_batch else lambda step: stream(start=step)
+
+    def from_step(step: int) -> Iterator[Batch]:
+        return stream(start=step)
+
+    make = one_batch(from_step) if config.overfit_one_batch else from_step
     measured = None if config.overfit_one_batch else fields.measured
-    return Job(config, recipe, network, make, measured, network.news + fields.news)
+    return Job(config, recipe, network, mesh, make, measured, network.news + fields.news)
 
 
-def one_batch(stream: Callable[..., Iterator[Batch]]) -> Callable[[int], Iterator[Batch]]:
+def one_batch(batches: Batches) -> Batches:
     """The first batch, again and again."""
-    first = stream(start=0)
-    batch = next(first)
-    first.close()  # type: ignore[attr-defined]
+    with closing(loop.Stream(batches, 0)) as stream:
+        batch = next(stream)
     return lambda step: repeat(batch)
 
 
 def run(config: RunConfig, out: Path, *, quiet: bool = False) -> loop.Outcome:
     """Train, or go on, in the folder `out`. Raises `OutputError` where it holds another run."""
-    job = prepare(config)
-    main = jax.process_index() == 0
-    if main:
-        configs.keep(config, out)
-    say = print if main and not quiet else lambda *_: None
+    job = hosts.together(partial(prepare, config))
+    claim(config, out)
+    quiet = quiet or not hosts.is_first()
+    say = (lambda *_: None) if quiet else print
     for line in (*job.news, f"steps        {job.recipe.steps:,} of {job.recipe.batch_size} tiles"):
         say(line)
     outcome = loop.train(
@@ -110,14 +118,30 @@ def run(config: RunConfig, out: Path, *, quiet: bool = False) -> loop.Outcome:
         job.recipe,
         job.batches,
         weights=job.network.weights,
-        mesh=sharding.make_mesh(**dataclasses.asdict(config.devices)),
+        mesh=job.mesh,
         validation=validation(job),
         keep=config.keep,
         loggers=config.loggers,
-        quiet=quiet or not main,
+        quiet=quiet,
     )
     say(sentence(outcome, out))
     return outcome
+
+
+def claim(config: RunConfig, out: Path) -> None:
+    """Make the folder of the run, which all processes see and have the same config for."""
+    hosts.by_first(partial(configs.keep, config, out))
+    hosts.together(partial(check_shared, config, out))
+
+
+def check_shared(config: RunConfig, out: Path) -> None:
+    """Raises `OutputError` where process 0 wrote `out` elsewhere, or has another config."""
+    if not (out / "config.json").exists():
+        raise OutputError(
+            f"process {jax.process_index()} does not find {out / 'config.json'}, which process 0 "
+            "wrote: all hosts need a file system that they share"
+        )
+    configs.keep(config, out)
 
 
 def sentence(outcome: loop.Outcome, out: Path) -> str:
@@ -147,7 +171,24 @@ def validation(job: Job) -> loop.Validation | None:
 
 def score(data: Dataset, model: CellViT) -> tuple[Figures, dict[str, np.ndarray]]:
     """bPQ, mPQ and F1 of a network as means over fields, and overlays of the first ones."""
-    mean = validate(model, data).image_mean
+    mean = measure(data, model).image_mean
+    pictures = overlays(data, model) if hosts.is_first() else {}
+    return {name: mean[name] for name in ("bpq", "mpq", "f1") if name in mean}, pictures
+
+
+def measure(data: Dataset, model: CellViT) -> Evaluation:
+    """The scores of all fields, of which each process measures its share."""
+    index, count = jax.process_index(), jax.process_count()
+    share = dataclasses.replace(data, samples=data.samples[index::count])
+    parts: list[Any] = hosts.told(validate(model, share) if len(share.samples) else None)
+    images: list = [None] * len(data.samples)
+    for number, part in enumerate(parts):
+        images[number::count] = part.images if part else ()
+    return dataclasses.replace(parts[0], images=tuple(images))
+
+
+def overlays(data: Dataset, model: CellViT) -> dict[str, np.ndarray]:
+    """What is found in the first fields, drawn over them."""
     predictor = predictor_of(model)
     pictures = {}
     for index in range(min(PICTURES, len(data.samples))):
@@ -155,4 +196,4 @@ def score(data: Dataset, model: CellViT) -> tuple[Figures, dict[str, np.ndarray]
         image = np.ascontiguousarray(sample.image[:SHOWN, :SHOWN])
         shown = dataclasses.replace(sample, image=image)
         pictures[sample.name] = overlay.draw(segment_sample(shown, predictor).cells, image)
-    return {name: mean[name] for name in ("bpq", "mpq", "f1") if name in mean}, pictures
+    return pictures

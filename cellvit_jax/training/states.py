@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax
 from orbax.checkpoint import v1 as ocp
 
+from cellvit_jax import hosts
 from cellvit_jax.errors import CheckpointError
 from cellvit_jax.training.state import Layout, TrainState
 
@@ -35,6 +35,9 @@ class States:
         self._files = ocp.training.Checkpointer(
             folder, preservation_policy=kept, cleanup_tmp_directories=True
         )
+        latest = self._files.latest
+        # every process counts by itself from here on: what a file system lists may lag behind
+        self._last: int | None = hosts.told(None if latest is None else latest.step)[0]
 
     def __enter__(self) -> States:
         return self
@@ -45,7 +48,7 @@ class States:
     @property
     def step(self) -> int:
         """Steps that the last state has made; 0 without one."""
-        return 0 if self._files.latest is None else self._files.latest.step
+        return self._last or 0
 
     def load(self, layout: Layout) -> tuple[TrainState, Standing]:
         """The last state, as the layout wants it. Raises `CheckpointError`."""
@@ -61,15 +64,7 @@ class States:
 
     def save(self, step: int, state: TrainState, standing: Standing) -> None:
         """Begin to save; the state may be donated when this returns."""
-        if step != self.step or self._files.latest is None:
+        if step != self._last:
             values = dataclasses.asdict(standing)
             self._files.save_async(step, state, force=True, custom_metadata=values)
-
-
-def on_host(state: TrainState) -> TrainState:
-    """The state with whole arrays on every host, which one process alone can work with."""
-    if jax.process_count() == 1:
-        return state
-    from jax.experimental import multihost_utils
-
-    return multihost_utils.process_allgather(state, tiled=True)
+            self._last = step

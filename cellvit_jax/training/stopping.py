@@ -8,13 +8,17 @@ from typing import Any
 
 import jax
 
+from cellvit_jax import hosts
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+EVERY = 10  # steps
 
 
 class Stopping:
     """Within the block, `asked(step)` says whether SIGTERM or SIGINT came.
 
     `came` stays true afterwards. A second signal ends the process as it would have without this.
+    The processes of one run agree, in that they wait for each other.
     """
 
     def __enter__(self) -> Stopping:
@@ -28,15 +32,12 @@ class Stopping:
         self._restore()
 
     def asked(self, step: int) -> bool:
-        """Whether to stop before this step; processes of one run agree on it."""
-        if jax.process_count() == 1:
-            return self.came
-        if step % 10:  # the processes wait for each other
-            return False
-        from jax.experimental import multihost_utils
+        """Whether to stop before this step; several processes ask each other at every tenth."""
+        return (jax.process_count() == 1 or step % EVERY == 0) and self.agreed()
 
-        came = multihost_utils.process_allgather(jax.numpy.asarray(self.came))
-        self.came = bool(came.any())
+    def agreed(self) -> bool:
+        """Whether a signal came to any process."""
+        self.came = any(hosts.told(self.came))
         return self.came
 
     def _note(self, *_: object) -> None:
