@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cellvit_jax import hosts, sharding
+from cellvit_jax import caches, hosts, sharding
 from cellvit_jax.data.dataset import Dataset
 from cellvit_jax.data.pipeline import Batch, RandomTile, batches
 from cellvit_jax.errors import InputError, OutputError
@@ -105,6 +105,7 @@ def one_batch(batches: Batches) -> Batches:
 
 def run(config: RunConfig, out: Path, *, quiet: bool = False) -> loop.Outcome:
     """Train, or go on, in the folder `out`. Raises `OutputError` where it holds another run."""
+    caches.keep_compiled_programs()
     job = hosts.together(partial(prepare, config))
     claim(config, out)
     quiet = quiet or not hosts.is_first()
