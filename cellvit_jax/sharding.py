@@ -29,20 +29,22 @@ BLOCKS: Rules = (
     (r"\.(proj|fc2)\.kernel", P("tensor", "fsdp")),
     (r"encoder\.patch_embed\.kernel", P(None, None, None, "fsdp")),
 )
-DECODER: Rules = (
-    (r"\.(conv|up[1-4]?)\.kernel", P(None, None, None, "fsdp")),
-    (r".*", P()),  # norms, other biases, heads, counters: small
-)
-RULES: dict[str, Rules] = {
-    "vit": (*BLOCKS, (r"\.pos_embed", P(None, None, "fsdp")), *DECODER),
+ENCODERS: dict[str, Rules] = {
+    "vit": (*BLOCKS, (r"\.pos_embed", P(None, None, "fsdp"))),
     "sam": (
         *BLOCKS,
         (r"\.pos_embed", P(None, None, None, "fsdp")),
         (r"\.neck\.layers\.[02]\.kernel", P(None, None, "fsdp")),
-        *DECODER,
     ),
-    "dinov2": (*BLOCKS, (r"\.pos_embed", P(None, None, "fsdp")), *DECODER),
+    "dinov2": (*BLOCKS, (r"\.pos_embed", P(None, None, "fsdp"))),
 }
+DECODER: Rules = ((r"\.(conv|up[1-4]?)\.kernel", P(None, None, None, "fsdp")),)
+REST: Rules = ((r".*", P()),)  # norms, other biases, heads, counters: small
+
+
+def rules(encoder: str, *, decoder: bool) -> Rules:
+    """Those of a network with that kind of encoder, under a decoder or alone."""
+    return (*ENCODERS[encoder], *(DECODER if decoder else ()), *REST)
 
 
 def over_batch(count: int) -> tuple[NamedSharding, NamedSharding]:

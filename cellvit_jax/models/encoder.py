@@ -14,7 +14,7 @@ from cellvit_jax.errors import InputError
 from cellvit_jax.models.config import EncoderConfig
 from cellvit_jax.models.dinov2 import DinoV2
 from cellvit_jax.models.sam_vit import SamViT
-from cellvit_jax.models.vit import ViT
+from cellvit_jax.models.vit import ViT, precise
 
 ENCODERS: dict[str, Any] = {"vit": ViT, "sam": SamViT, "dinov2": DinoV2}
 
@@ -23,11 +23,11 @@ class Encoder(nnx.Module):
     """Images in, features out, as the foundation model itself defines its output.
 
     `dtype` is the compute type of convolutions and linear layers; parameters, norms, softmax and
-    all outputs are float32.
+    all outputs are float32. (In float64, with parameters of that type, so is everything else.)
     """
 
     def __init__(self, config: EncoderConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
-        self.config = config
+        self.config, self.dtype = config, dtype
         self.card: ModelCard | None = None  # what a checkpoint says of its weights
         self.encoder = ENCODERS[config.encoder](config, dtype=dtype, rngs=rngs)
 
@@ -38,7 +38,7 @@ class Encoder(nnx.Module):
         after the final norm. SAM has neither cls token nor final norm: beside its raw `tokens` it
         gives `neck` (B,h,w,256), the image embedding.
         """
-        images = jnp.asarray(images, jnp.float32)
+        images = jnp.asarray(images, precise(self.dtype))
         check_size(images.shape, self.config)
         return self.encoder.features(images)
 

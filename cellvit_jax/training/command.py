@@ -51,7 +51,7 @@ def config_of(arguments: Arguments) -> RunConfig:
     elif arguments.data or arguments.recipe:
         raise InputError("--config has data, model and recipe already: change them with --set")
     else:
-        config = configs.read(arguments.config).changed(arguments.assignments)
+        config = configs.read(arguments.config, RunConfig).changed(arguments.assignments)
     if arguments.overfit_one_batch:
         config = dataclasses.replace(config, overfit_one_batch=True)
     return config

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, TypeVar
 
 from cellvit_jax.errors import InputError, OutputError
 from cellvit_jax.files import atomic_open
@@ -58,7 +58,26 @@ class Devices:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class Config:
+    """Plain values that JSON can hold and a command line can set."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def changed(self, assignments: Sequence[str]) -> Self:
+        """With values set as `recipe.schedule.peak=1e-4` says. Raises `InputError`."""
+        values = self.to_dict()
+        for assignment in assignments:
+            plain.override(values, assignment)
+        return plain.build(type(self), values)
+
+
+C = TypeVar("C", bound=Config)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig(Config):
     """Everything that decides what a run computes, as plain values.
 
     `model` is the name of an architecture (`cellvit-tiny`) to begin with random weights, the folder
@@ -77,32 +96,21 @@ class RunConfig:
     keep: int = 2
     loggers: tuple[Logger, ...] = ("tensorboard",)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
 
-    def changed(self, assignments: Sequence[str]) -> RunConfig:
-        """With values set as `recipe.schedule.peak=1e-4` says. Raises `InputError`."""
-        values = self.to_dict()
-        for assignment in assignments:
-            plain.override(values, assignment)
-        return plain.build(RunConfig, values)
-
-
-def read(path: Path) -> RunConfig:
-    """The config in a JSON file. Raises `InputError` that says what does not fit."""
+def read(path: Path, kind: type[C]) -> C:
+    """The config of that kind in a JSON file. Raises `InputError` that says what does not fit."""
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not a readable config: {error}") from error
-    return plain.build(RunConfig, values)
+    return plain.build(kind, values)
 
 
-def keep(config: RunConfig, run: Path) -> None:
+def keep(config: Config, run: Path) -> None:
     """Write `run/config.json`. Raises `OutputError` where the run there has another config."""
     path, values = run / "config.json", config.to_dict()
     if path.exists():
-        different = plain.differences(read(path).to_dict(), values)
+        different = plain.differences(read(path, type(config)).to_dict(), values)
         if different:
             raise OutputError(
                 f"{run} holds a run with another config: choose another --out, or go on with "

@@ -21,7 +21,7 @@ from cellvit_jax import checkpoint, hosts
 from cellvit_jax.card import ModelCard
 from cellvit_jax.data.pipeline import Batch
 from cellvit_jax.errors import CellViTError
-from cellvit_jax.models import CellViT, ModelConfig
+from cellvit_jax.models import EncoderConfig
 from cellvit_jax.sharding import put_batch
 from cellvit_jax.training.calibrate import calibrate
 from cellvit_jax.training.logs import Logs
@@ -31,20 +31,22 @@ from cellvit_jax.training.state import Layout, TrainState, begin, new_layout, re
 from cellvit_jax.training.states import Standing, States
 from cellvit_jax.training.step import make_step
 from cellvit_jax.training.stopping import Stopping
+from cellvit_jax.training.task import Task
 
 Pictures = Mapping[str, np.ndarray]
 CALIBRATION_SHARE = 0.1  # of the recipe's batches, for weights that are only measured
 
 
 class Validation(NamedTuple):
-    """How a network is scored: `score` gives figures, `bpq` among them, and overlays.
+    """How a network is scored: `score` gives figures, of which one tells the best, and overlays.
 
     Every process of a run scores the same network, and must come to the same figures.
     """
 
-    score: Callable[[CellViT], tuple[dict[str, float], Pictures]]
+    score: Callable[[Any], tuple[dict[str, float], Pictures]]
     every: int = 1  # epochs
     patience: int = 0  # scores without a better one until the run ends; 0: never
+    figure: str = "bpq"  # the more the better
 
 
 class Outcome(NamedTuple):
@@ -60,11 +62,12 @@ class Outcome(NamedTuple):
 
 def train(
     run: str | Path,
-    config: ModelConfig,
+    config: EncoderConfig,
     card: ModelCard,
     recipe: Recipe,
     batches: Callable[[int], Iterator[Batch]],
     *,
+    task: Task | None = None,
     weights: Mapping[str, Any] | None = None,
     start_from: str | Path | None = None,
     mesh: Mesh | None = None,
@@ -76,17 +79,18 @@ def train(
     """Train for `recipe.steps`, or go on with the run in folder `run` if there is one.
 
     `batches(step)` yields the batches from `step` on, or this process's part of them
-    (`sharding.part_of_batch`). A new run begins with `weights` (see `state.begin`), those of the
-    checkpoint `start_from`, or random ones. All devices take part, or those of `mesh`. Writes
-    `run/log.jsonl` (a line a step), `run/state/` (to go on from, the last `keep` ones) and the
-    checkpoint directories `run/best/`, by bPQ, and at the end `run/last/`.
+    (`sharding.part_of_batch`); what is learnt from them is `task`, by default `task.Supervised`. A
+    new run begins with `weights` (see `state.begin`), those of the checkpoint `start_from`, or
+    random ones. All devices take part, or those of `mesh`. Writes `run/log.jsonl` (a line a step),
+    `run/state/` (to go on from, the last `keep` ones) and the checkpoint directories `run/best/`,
+    by score, and at the end `run/last/`.
 
     SIGTERM and SIGINT save the state and end the run between two steps. A loss that is not finite
     raises `CellViTError`; the batch is kept in `run/bad-batch.npz`.
     """
     run = Path(run).resolve()
     run.mkdir(parents=True, exist_ok=True)
-    layout = new_layout(config, card, recipe, mesh)
+    layout = new_layout(config, card, recipe, mesh, task)
     with States(run / "state", keep) as states:
         start = states.step
         if start:
@@ -138,7 +142,7 @@ class Loop:
         step = {rests: make_step(self.layout, encoder_rests=rests) for rests in (True, False)}
         while index < recipe.steps and not self.has_waited() and not stopping.asked(index):
             batch = next(stream)
-            on_device = put_batch(batch, self.layout.mesh)
+            on_device = {**put_batch(batch, self.layout.mesh), **self.layout.task.given}
             state, metrics = step[recipe.encoder_rests(index)](state, on_device)
             # read the metrics of the step before, so that the device never waits for the host
             self.report()
@@ -182,11 +186,11 @@ class Loop:
         self.idle += spent
         self.bar.pause(spent)
 
-    def score(self, index: int, model: CellViT) -> None:
+    def score(self, index: int, model: Any) -> None:
         """Measure a network, and keep it as the best if it is."""
         assert self.validation is not None
         figures, pictures = self.validation.score(model)
-        before, self.standing = self.standing, self.standing.after(figures["bpq"])
+        before, self.standing = self.standing, self.standing.after(figures[self.validation.figure])
         self.logs.write(index - 1, figures, pictures)
         better = self.standing.best != before.best
         shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
@@ -194,7 +198,7 @@ class Loop:
         if better:
             self.save("best", model)
 
-    def model(self, state: TrainState, share: float = 1.0) -> CellViT:
+    def model(self, state: TrainState, share: float = 1.0) -> Any:
         """The network as it stands, its batch statistics measured; whole on every host."""
         recipe, mesh = self.layout.recipe, self.layout.mesh
         model = trained(self.layout, state)
@@ -216,7 +220,7 @@ class Loop:
             self.score(index, model)
         self.idle += time.monotonic() - began
 
-    def save(self, name: str, model: CellViT) -> None:
+    def save(self, name: str, model: Any) -> None:
         """Write a checkpoint directory."""
         weights = nnx.state(model, checkpoint.WEIGHTS)
         checkpoint.save(self.run / name, weights, self.layout.config, self.layout.card)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from cellvit_jax.models import CellViT
+from cellvit_jax.models import CellViT, Encoder
 from cellvit_jax.models.vit import precise
 from cellvit_jax.training import losses
 
@@ -84,7 +84,7 @@ class Objective:
         return jax.nn.softmax(p) if self.double_softmax else p
 
 
-def normalise(model: CellViT, images: jax.Array) -> jax.Array:
+def normalise(model: CellViT | Encoder, images: jax.Array) -> jax.Array:
     """uint8 RGB to what the network sees, as its card says."""
     assert model.card is not None
     images = images.astype(precise(model.dtype)) / 255

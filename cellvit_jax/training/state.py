@@ -20,11 +20,11 @@ from cellvit_jax import checkpoint, sharding, zoo
 from cellvit_jax.card import ModelCard
 from cellvit_jax.errors import CheckpointError
 from cellvit_jax.initialise import quick_compilation
-from cellvit_jax.models import CellViT, ModelConfig
-from cellvit_jax.models.attention import set_kernel
+from cellvit_jax.models import EncoderConfig, ModelConfig
 from cellvit_jax.models.vit import precise
 from cellvit_jax.training.optimizer import in_encoder, optimizer
 from cellvit_jax.training.recipes import Recipe
+from cellvit_jax.training.task import Supervised, Task
 
 Arrays = dict[str, jax.Array]  # by the dotted names of the network's variables
 
@@ -41,16 +41,17 @@ class TrainState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """A network made ready for a recipe and a mesh, without values.
+    """A network made ready for a task, a recipe and a mesh, without values.
 
     `abstract` is a `TrainState` of shapes, types and shardings, which a checkpoint of the state is
     loaded into, whatever the mesh that it was written on.
     """
 
-    config: ModelConfig
+    config: EncoderConfig
     card: ModelCard
     recipe: Recipe
     mesh: Mesh
+    task: Task
     graphdef: nnx.GraphDef
     streams: Arrays  # abstract: the random streams' keys and counters
     abstract: TrainState
@@ -60,23 +61,36 @@ class Layout:
         """The sharding of every array of the state."""
         return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
 
-    def merge(self, *values: Arrays) -> CellViT:
+    def merge(self, *values: Arrays) -> Any:
         """The network with the given arrays, which must be all of them."""
         arrays = {name: array for part in values for name, array in part.items()}
         return nnx.merge(self.graphdef, nested(arrays))
 
 
 def new_layout(
-    config: ModelConfig, card: ModelCard, recipe: Recipe, mesh: Mesh | None = None
+    config: EncoderConfig,
+    card: ModelCard,
+    recipe: Recipe,
+    mesh: Mesh | None = None,
+    task: Task | None = None,
 ) -> Layout:
-    """The layout of a network's training on `mesh`, by default all devices with copied weights."""
+    """The layout of a network's training on `mesh`, by default all devices with copied weights.
+
+    The network, a CellViT or an encoder alone, learns `task`, by default from annotated maps.
+    """
     mesh = sharding.make_mesh() if mesh is None else mesh
-    model = nnx.eval_shape(lambda: network(config, recipe, checkpoint.abstract_rngs()))
+    task = Supervised(config, recipe) if task is None else task
+    model = nnx.eval_shape(lambda: task.network(checkpoint.abstract_rngs()))
     model.card = card
     graphdef, streams, params, rest = split(model, recipe)
     abstract = jax.eval_shape(partial(assembled, recipe), params, rest)
-    abstract = sharding.place(abstract, mesh, sharding.RULES[config.encoder])
-    return Layout(config, card, recipe, mesh, graphdef, streams, abstract)
+    abstract = sharding.place(abstract, mesh, rules(config))
+    return Layout(config, card, recipe, mesh, task, graphdef, streams, abstract)
+
+
+def rules(config: EncoderConfig) -> sharding.Rules:
+    """How the weights of a network of that config are divided."""
+    return sharding.rules(config.encoder, decoder=isinstance(config, ModelConfig))
 
 
 def begin(layout: Layout, weights: Mapping[str, Any] | None = None) -> TrainState:
@@ -90,7 +104,7 @@ def begin(layout: Layout, weights: Mapping[str, Any] | None = None) -> TrainStat
     check(weights, places)
     given = {name: put(value, places[name]) for name, value in weights.items()}
     draw = jax.jit(
-        lambda seed, given: drawn(layout.config, layout.recipe, seed, given),
+        lambda seed, given: drawn(layout, seed, given),
         out_shardings=layout.shardings,
         compiler_options=quick_compilation(),
     )
@@ -106,37 +120,24 @@ def read_weights(layout: Layout, path: str | Path) -> Arrays:
     return checkpoint.leaves(checkpoint.load_weights(zoo.find(path) / "weights", nested(places)))
 
 
-def trained(layout: Layout, state: TrainState) -> CellViT:
+def trained(layout: Layout, state: TrainState) -> Any:
     """The network as it stands, for inference: with averaged weights where the recipe has them."""
-    params = state.params if state.ema is None else state.ema
+    values = (state.params if state.ema is None else state.ema) | state.rest
     model = checkpoint.network(layout.config, dtype=layout.recipe.dtype)
-    nnx.update(model, nested(params | state.rest))
+    own = named(nnx.state(model, checkpoint.WEIGHTS))
+    nnx.update(model, nested({name: values[name] for name in own}))
     return checkpoint.for_inference(model, layout.card)
 
 
-def network(config: ModelConfig, recipe: Recipe, rngs: nnx.Rngs) -> CellViT:
-    """A new network as the recipe trains it."""
-    config = dataclasses.replace(
-        config,
-        drop_path_rate=recipe.drop_path_rate,
-        attention_drop_rate=recipe.attention_drop_rate,
-    )
-    model = CellViT(config, dtype=jnp.dtype(recipe.dtype), rngs=rngs)
-    model.encoder.remat = recipe.remat
-    if recipe.attention != "xla":
-        set_kernel(model, recipe.attention)
-    return model
-
-
-def drawn(config: ModelConfig, recipe: Recipe, seed: Any, given: Arrays) -> TrainState:
+def drawn(layout: Layout, seed: Any, given: Arrays) -> TrainState:
     """A state with the given values, and all others drawn."""
-    model = network(config, recipe, nnx.Rngs(jax.random.key(seed)))
-    _, _, *parts = split(model, recipe)
+    model = layout.task.network(nnx.Rngs(jax.random.key(seed)))
+    _, _, *parts = split(model, layout.recipe)
     params, rest = ({name: given.get(name, part[name]) for name in part} for part in parts)
-    return assembled(recipe, params, rest)
+    return assembled(layout.recipe, params, rest)
 
 
-def split(model: CellViT, recipe: Recipe) -> tuple[nnx.GraphDef, Arrays, Arrays, Arrays]:
+def split(model: nnx.Module, recipe: Recipe) -> tuple[nnx.GraphDef, Arrays, Arrays, Arrays]:
     """Structure, random streams, what the recipe ever trains, and what it never does."""
 
     def is_trained(path: tuple, variable: Any) -> bool:

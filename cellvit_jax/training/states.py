@@ -15,7 +15,7 @@ from cellvit_jax.training.state import Layout, TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-    """What a run knows beside its state: the best bPQ so far, and how often it was not beaten."""
+    """What a run knows beside its state: the best score so far, and how often it was not beaten."""
 
     best: float | None = None
     waited: int = 0

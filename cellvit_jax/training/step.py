@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,28 +16,33 @@ from cellvit_jax.training.objective import Metrics
 from cellvit_jax.training.optimizer import in_encoder, optimizer
 from cellvit_jax.training.state import Arrays, Layout, TrainState, named
 
-Step = Callable[[TrainState, Mapping[str, jax.Array]], tuple[TrainState, Metrics]]
+Step = Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, Metrics]]
 
 
 def make_step(layout: Layout, *, encoder_rests: bool) -> Step:
     """The jitted step of a layout, whose state is donated.
 
     A step in which the encoder rests takes no gradients of it, and leaves it and its moments as
-    they are: `Recipe.encoder_rests` says which steps these are. The batch is one of `put_batch`;
-    metrics are every term of the loss, `loss` and `grad_norm`, as scalars.
+    they are: `Recipe.encoder_rests` says which steps these are. The batch is one of `put_batch`
+    with what the task is given; metrics are those of the task's loss and `grad_norm`, as scalars.
     """
     recipe, places = layout.recipe, layout.shardings.params | layout.shardings.rest
     update = optimizer(recipe, encoder_rests=encoder_rests).update
 
     @partial(jax.jit, donate_argnums=0, out_shardings=(layout.shardings, None))
-    def train_step(state: TrainState, batch: Mapping[str, jax.Array]):
+    def train_step(state: TrainState, batch: Mapping[str, Any]):
         streams = streams_at(layout, state.step)
         resting, moving = parted(state.params, encoder_rests)
 
+        def network(params: Arrays):
+            return layout.merge(sharding.gathered(params | state.rest, places), streams)
+
+        def average():
+            return network(state.params if state.ema is None else state.ema)
+
         def loss_of(moving: Arrays):
-            values = sharding.gathered(moving | resting | state.rest, places)
-            model = layout.merge(values, streams)
-            loss, metrics = recipe.objective(model, batch)
+            model = network(moving | resting)
+            loss, metrics = layout.task.loss(model, batch, average)
             return loss, (metrics, named(nnx.state(model, nnx.BatchStat)))
 
         (_, (metrics, statistics)), grads = jax.value_and_grad(loss_of, has_aux=True)(moving)

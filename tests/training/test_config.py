@@ -19,7 +19,7 @@ def of(recipe: str = "finetune") -> RunConfig:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_config_comes_back_from_its_file(recipe, tmp_path):
     configs.keep(of(recipe), tmp_path / "run")
-    assert configs.read(tmp_path / "run" / "config.json") == of(recipe)
+    assert configs.read(tmp_path / "run" / "config.json", RunConfig) == of(recipe)
 
 
 def test_values_are_set_by_their_paths():
@@ -59,10 +59,10 @@ def test_unknown_names_in_a_file_suggest_the_nearest(tmp_path):
     values["recipe"]["epoch"] = values["recipe"].pop("epochs")
     (tmp_path / "config.json").write_text(json.dumps(values))
     with pytest.raises(InputError, match=r"there is no recipe\.epoch: did you mean epochs\?"):
-        configs.read(tmp_path / "config.json")
+        configs.read(tmp_path / "config.json", RunConfig)
     (tmp_path / "config.json").write_text("import os")
     with pytest.raises(InputError, match="not a readable config"):
-        configs.read(tmp_path / "config.json")
+        configs.read(tmp_path / "config.json", RunConfig)
 
 
 def test_another_config_in_the_same_folder_is_refused_with_its_differences(tmp_path):
