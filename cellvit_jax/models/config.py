@@ -288,17 +288,25 @@ class ModelConfig(EncoderConfig):
     def cellvit_tiny(cls, num_classes: int = 5, num_tissues: int = 0, **fields: Any) -> ModelConfig:
         """A CellViT of 2.2 M parameters for laptops: small encoder, one narrow shared trunk."""
         widths = DecoderWidths(16, 16, 32, 64, bottleneck=128, skip1=64, skip2=32)
-        preset = {"architecture": "cellvit_tiny", "shared_trunk": True, "widths": widths}
-        return cls.cellvit(
-            embed_dim=128,
-            depth=4,
-            num_heads=4,
-            skip_layers=(1, 2, 3, 4),
-            num_classes=num_classes,
-            num_tissues=num_tissues,
-            position_grid=16,
-            **(preset | fields),
-        )
+        preset: dict[str, Any] = {
+            "architecture": "cellvit_tiny",
+            "embed_dim": 128,
+            "depth": 4,
+            "num_heads": 4,
+            "skip_layers": (1, 2, 3, 4),
+            "position_grid": 16,
+            "shared_trunk": True,
+            "widths": widths,
+        }
+        outputs = {"num_classes": num_classes, "num_tissues": num_tissues}
+        return cls.cellvit(**(preset | outputs | fields))
+
+    @classmethod
+    def cellvit_nano(cls, num_classes: int = 5, num_tissues: int = 0, **fields: Any) -> ModelConfig:
+        """A CellViT of 0.55 M parameters: cellvit_tiny at half its widths."""
+        widths = DecoderWidths(8, 8, 16, 32, bottleneck=64, skip1=32, skip2=16)
+        preset = {"architecture": "cellvit_nano", "embed_dim": 64, "num_heads": 2, "widths": widths}
+        return cls.cellvit_tiny(num_classes, num_tissues, **(preset | fields))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

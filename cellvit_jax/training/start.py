@@ -18,6 +18,7 @@ from cellvit_jax.models import ModelConfig
 PRESETS = {
     name.replace("_", "-"): getattr(ModelConfig, name)
     for name in (
+        "cellvit_nano",
         "cellvit_tiny",
         "cellvit_256",
         "cellvit_sam_b",

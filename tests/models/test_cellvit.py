@@ -23,6 +23,10 @@ def test_cellvit_tiny_stays_under_its_limit():
     assert parameters(ModelConfig.cellvit_tiny()) <= 2_500_000
 
 
+def test_cellvit_nano_is_a_quarter_of_it():
+    assert 500_000 <= parameters(ModelConfig.cellvit_nano()) <= 600_000
+
+
 @pytest.mark.parametrize(("size", "shared"), [((16, 48), False), ((80, 32), True)])
 def test_maps_have_the_size_of_the_image(size, shared):
     maps = run(make(small_config(shared_trunk=shared)), noise(2, *size, 3))
