@@ -46,9 +46,12 @@ class RandomTile(grain.transforms.RandomMap):
             )
 
     def random_map(self, element: object, rng: np.random.Generator) -> Batch:
-        index = np.searchsorted(self._bounds, rng.random(), side="right")
-        sample = self.augmentation(checked(self.samples[int(index)]), self.tile, rng)
+        sample = self.augmentation(checked(self.drawn(rng)), self.tile, rng)
         return encode(sample, regression=self.regression)
+
+    def drawn(self, rng: np.random.Generator) -> Sample:
+        """A field, as often as its share says."""
+        return self.samples[int(np.searchsorted(self._bounds, rng.random(), side="right"))]
 
     @cached_property
     def _bounds(self) -> np.ndarray:

@@ -36,10 +36,10 @@ def open_fields(config: RunConfig) -> Fields:
     """The fields that a config names. Raises `InputError` where they do not fit together."""
     if not config.data:
         raise InputError("say what to train on: --data FOLDER")
-    parts = [_training_part(source, index) for index, source in enumerate(config.data)]
+    parts = [training_part(source, index) for index, source in enumerate(config.data)]
     for part in parts:
         _check(part, parts[0])
-    measured, how = _measured(config.validation, config.data[0])
+    measured, how = measured_part(config.validation, config.data[0])
     if measured is None and (measured := held_out(parts[0], config.validation.held_out)):
         kept = set(measured.samples.items)  # type: ignore[attr-defined]
         parts[0] = _subset(parts[0], [i for i in range(len(parts[0].samples)) if i not in kept])
@@ -48,10 +48,10 @@ def open_fields(config: RunConfig) -> Fields:
         source.share * config.recipe.sampling.weights(part)
         for source, part in zip(config.data, parts, strict=True)
     ]
-    learnt = dataclasses.replace(parts[0], samples=_joined(parts))
+    learnt = dataclasses.replace(parts[0], samples=joined(parts))
     if measured is not None:
         _check(measured, learnt)
-        measured = _at_most(measured, config.validation.fields)
+        measured = at_most(measured, config.validation.fields)
     news = f"data         {_count(learnt)} to learn from; to measure on: {how}"
     return Fields(learnt, np.concatenate(shares), measured, (news,))
 
@@ -65,7 +65,7 @@ def held_out(part: Dataset, share: float) -> Dataset | None:
     return _subset(part, kept.tolist())
 
 
-def _training_part(source: Source, index: int) -> Dataset:
+def training_part(source: Source, index: int) -> Dataset:
     splits = open_splits(source.path)
     if source.split:
         return _named(splits, source.path, source.split)
@@ -80,7 +80,7 @@ def _training_part(source: Source, index: int) -> Dataset:
     )
 
 
-def _measured(validation: Validation, first: Source) -> tuple[Dataset | None, str]:
+def measured_part(validation: Validation, first: Source) -> tuple[Dataset | None, str]:
     path = validation.path or first.path
     splits = open_splits(path)
     if validation.split:
@@ -122,13 +122,13 @@ def _subset(part: Dataset, kept: list[int]) -> Dataset:
     return dataclasses.replace(part, samples=Lazy(part.samples.__getitem__, tuple(kept)))
 
 
-def _at_most(part: Dataset, fields: int) -> Dataset:
+def at_most(part: Dataset, fields: int) -> Dataset:
     if not fields or fields >= len(part.samples):
         return part
     return _subset(part, np.linspace(0, len(part.samples) - 1, fields).astype(int).tolist())
 
 
-def _joined(parts: Sequence[Dataset]) -> Lazy:
+def joined(parts: Sequence[Dataset]) -> Lazy:
     places = tuple((i, j) for i, part in enumerate(parts) for j in range(len(part.samples)))
     return Lazy(partial(_field, tuple(_quick(part.samples) for part in parts)), places)
 

@@ -125,7 +125,8 @@ def run(config: RunConfig, out: Path, *, quiet: bool = False) -> loop.Outcome:
         loggers=config.loggers,
         quiet=quiet,
     )
-    say(sentence(outcome, out))
+    then = f"segment IMAGE --model {out / 'best'} --out RESULTS"
+    say(sentence(outcome, out, command="train", then=then))
     return outcome
 
 
@@ -145,12 +146,12 @@ def check_shared(config: RunConfig, out: Path) -> None:
     configs.keep(config, out)
 
 
-def sentence(outcome: loop.Outcome, out: Path) -> str:
-    """How a run ended, and what to do next."""
+def sentence(outcome: loop.Outcome, out: Path, *, command: str, then: str) -> str:
+    """How a run of a command ended, and what to do next."""
     if outcome.stopped:
         return (
             f"stopped after step {outcome.steps:,}, which is saved: go on with "
-            f"`cellvit-jax train --config {out / 'config.json'}`"
+            f"`cellvit-jax {command} --config {out / 'config.json'}`"
         )
     best = "" if outcome.best is None else f", validation bPQ {outcome.best:.4f}"
     early = ", early: scores got no better" if outcome.early else ""
@@ -158,7 +159,7 @@ def sentence(outcome: loop.Outcome, out: Path) -> str:
         f"trained      {outcome.steps:,} steps{early}; {outcome.idle:.0%} of the time went into "
         f"validation and saving\n"
         f"wrote        {out / 'best'}{best}\n"
-        f"next         cellvit-jax segment IMAGE --model {out / 'best'} --out RESULTS"
+        f"next         cellvit-jax {then}"
     )
 
 
