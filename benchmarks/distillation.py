@@ -1,0 +1,185 @@
+"""A student taught by a teacher and then trained, beside one trained for as many steps.
+
+    python benchmarks/distillation.py DATA --out RUNS [--figure docs/images/distillation.png]
+
+DATA is annotated, with the splits train and val, such as CoNSeP; the student has random weights.
+With every seed it is distilled for a number of steps and trained for some more, and another one is
+trained for all of them: the same tiles, augmentation, learning rates and batch size throughout.
+Both are measured on val as they go. A program that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+from pathlib import Path
+
+import jax
+
+from cellvit_jax.pretraining import distil_run
+from cellvit_jax.training import run as training_run
+from cellvit_jax.training.config import RunConfig, Source, Validation
+from cellvit_jax.training.recipes import Recipe, demo
+
+Curve = list[tuple[int, float]]  # steps, bPQ
+ARMS = ("distilled, then trained", "trained")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is compared: numbers of steps, of which every `every` a score is taken."""
+
+    data: Path
+    teacher: str
+    student: str
+    taught: int
+    trained: int
+    every: int
+    tile: int
+    batch_size: int
+
+    def recipe(self, steps: int, seed: int) -> Recipe:
+        """The bundled network's, for fewer steps."""
+        recipe = demo()
+        return dataclasses.replace(
+            recipe,
+            epochs=steps // self.every,
+            steps_per_epoch=self.every,
+            tile=self.tile,
+            batch_size=self.batch_size,
+            schedule=dataclasses.replace(recipe.schedule, warmup_steps=20),
+            calibration_batches=100,
+            seed=seed,
+        )
+
+    def measured(self, steps: int) -> Validation:
+        """The last step is measured in any case."""
+        return Validation(every=1 if steps > self.every else 2)
+
+    def supervised(self, out: Path, model: str, steps: int, seed: int) -> Curve:
+        """The curve of a training."""
+        config = RunConfig(
+            data=(Source(path=str(self.data)),),
+            model=model,
+            recipe=self.recipe(steps, seed),
+            validation=self.measured(steps),
+            loggers=(),
+        )
+        training_run.run(config, out, quiet=True)
+        return curve(out)
+
+    def distilled(self, out: Path, seed: int) -> Curve:
+        """The curve of a distillation."""
+        config = distil_run.new_config((str(self.data),), self.teacher, self.student)
+        config = dataclasses.replace(
+            config,
+            recipe=self.recipe(self.taught, seed),
+            validation=self.measured(self.taught),
+            loggers=(),
+        )
+        distil_run.run(config, out, quiet=True)
+        return curve(out)
+
+    def both(self, runs: Path, seed: int) -> dict[str, Curve]:
+        """The curves of the two arms."""
+        first = self.distilled(runs / f"{seed}-distilled", seed)
+        then = self.supervised(
+            runs / f"{seed}-trained-further",
+            str(runs / f"{seed}-distilled/last"),
+            self.trained,
+            seed,
+        )
+        whole = first + [(self.taught + step, score) for step, score in then]
+        alone = self.supervised(
+            runs / f"{seed}-trained", self.student, self.taught + self.trained, seed
+        )
+        return dict(zip(ARMS, (whole, alone), strict=True))
+
+
+def curve(run: Path) -> Curve:
+    """Steps and bPQ of a run; of the last step, with its batch statistics measured best."""
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return sorted({row["step"] + 1: row["bpq"] for row in rows if "bpq" in row}.items())
+
+
+def mean(curves: list[Curve]) -> Curve:
+    """The mean at every step."""
+    return [
+        (points[0][0], statistics.mean(score for _, score in points))
+        for points in zip(*curves, strict=True)
+    ]
+
+
+def table(curves: dict[str, list[Curve]]) -> str:
+    """The last scores by seed, and their mean."""
+    seeds = range(len(next(iter(curves.values()))))
+    head = ["after all steps", *(f"seed {seed}" for seed in seeds), "mean"]
+    lines = [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
+    for arm, found in curves.items():
+        last = [one[-1][1] for one in found]
+        cells = [f"{score:.4f}" for score in (*last, statistics.mean(last))]
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw(curves: dict[str, list[Curve]], plan: Plan, path: Path) -> None:
+    """Every seed thin, their mean thick."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6.4, 4), layout="constrained")
+    for (arm, found), colour in zip(curves.items(), ("tab:blue", "tab:orange"), strict=True):
+        for one in found:
+            axes.plot(*zip(*one, strict=True), color=colour, alpha=0.35, linewidth=1)
+        axes.plot(*zip(*mean(found), strict=True), "o-", color=colour, linewidth=2, label=arm)
+    axes.axvline(plan.taught, color="grey", linestyle=":", linewidth=1)
+    axes.annotate(
+        "annotations from here on (blue)",
+        (plan.taught, 0.02),
+        xycoords=("data", "axes fraction"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        color="grey",
+        fontsize=8,
+    )
+    axes.set(xlabel="steps", ylabel="bPQ on val", ylim=(0, None))
+    axes.set_title(f"{plan.student}, {len(next(iter(curves.values())))} seeds and their mean")
+    axes.legend(loc="upper left", frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Run what is left to run, print the table, draw the figure."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--teacher", default="cellvit-tiny-consep")
+    parser.add_argument("--student", default="cellvit-nano")
+    parser.add_argument("--taught", type=int, default=100)
+    parser.add_argument("--trained", type=int, default=100)
+    parser.add_argument("--every", type=int, default=100)
+    parser.add_argument("--tile", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--figure", type=Path)
+    given = vars(parser.parse_args())
+    out, seeds, figure = (given.pop(name) for name in ("out", "seeds", "figure"))
+    plan = Plan(**given)
+    out.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(out / "programs"))
+    curves: dict[str, list[Curve]] = {arm: [] for arm in ARMS}
+    for seed in range(seeds):
+        for arm, found in plan.both(out, seed).items():
+            curves[arm].append(found)
+            print(f"seed {seed}  {arm:<24}", *(f"{n}: {score:.4f}" for n, score in found))
+    print(table(curves))
+    if figure is not None:
+        draw(curves, plan, figure)
+
+
+if __name__ == "__main__":
+    main()
