@@ -13,7 +13,7 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from cellvit_jax import checkpoint, sharding, zoo
+from cellvit_jax import caches, checkpoint, hosts, sharding, zoo
 from cellvit_jax.data.dataset import Dataset
 from cellvit_jax.data.pipeline import Batch, batches
 from cellvit_jax.errors import InputError
@@ -28,7 +28,7 @@ from cellvit_jax.training import loop
 from cellvit_jax.training.config import Config, Devices, Logger, Source, Validation
 from cellvit_jax.training.dry_run import count
 from cellvit_jax.training.recipes import Recipe, demo
-from cellvit_jax.training.run import score, sentence
+from cellvit_jax.training.run import claim, score, sentence
 from cellvit_jax.training.start import Start
 
 
@@ -121,14 +121,14 @@ def prepare(config: DistilConfig) -> Job:
         student,
         Distillation(student.config, recipe, teacher, losses),
         mesh,
-        stream(config, recipe, images),
+        stream(config, recipe, images, mesh),
         validation(config, images.measured),
         tuple(news(config, student, seen, images)),
     )
 
 
 def stream(
-    config: DistilConfig, recipe: Recipe, images: Images
+    config: DistilConfig, recipe: Recipe, images: Images, mesh: Mesh
 ) -> Callable[[int], Iterator[Batch]]:
     """The batches from a step on."""
     tiles = RandomImage(images.samples, images.weights, recipe.tile, recipe.augmentation)
@@ -139,7 +139,7 @@ def stream(
         start=step,
         threads=config.threads,
         workers=config.workers,
-        shard=(jax.process_index(), jax.process_count()),
+        shard=sharding.part_of_batch(mesh),
     )
 
 
@@ -183,11 +183,11 @@ def parameters(config: EncoderConfig) -> int:
 
 def run(config: DistilConfig, out: Path, *, quiet: bool = False) -> loop.Outcome:
     """Distil, or go on, in the folder `out`. Raises `OutputError` where it holds another run."""
-    job = prepare(config)
-    main = jax.process_index() == 0
-    if main:
-        configs.keep(config, out)
-    say = print if main and not quiet else lambda *_: None
+    caches.keep_compiled_programs()
+    job = hosts.together(partial(prepare, config))
+    claim(config, out)
+    quiet = quiet or not hosts.is_first()
+    say = (lambda *_: None) if quiet else print
     for line in (*job.news, f"steps        {job.recipe.steps:,} of {job.recipe.batch_size} tiles"):
         say(line)
     outcome = loop.train(
@@ -202,7 +202,7 @@ def run(config: DistilConfig, out: Path, *, quiet: bool = False) -> loop.Outcome
         validation=job.validation,
         keep=config.keep,
         loggers=config.loggers,
-        quiet=quiet or not main,
+        quiet=quiet,
     )
     say(sentence(outcome, out, command="distil", then=f"train --data DATA --model {out / 'best'}"))
     return outcome

@@ -130,13 +130,13 @@ def run(config: RunConfig, out: Path, *, quiet: bool = False) -> loop.Outcome:
     return outcome
 
 
-def claim(config: RunConfig, out: Path) -> None:
+def claim(config: configs.Config, out: Path) -> None:
     """Make the folder of the run, which all processes see and have the same config for."""
     hosts.by_first(partial(configs.keep, config, out))
     hosts.together(partial(check_shared, config, out))
 
 
-def check_shared(config: RunConfig, out: Path) -> None:
+def check_shared(config: configs.Config, out: Path) -> None:
     """Raises `OutputError` where process 0 wrote `out` elsewhere, or has another config."""
     if not (out / "config.json").exists():
         raise OutputError(
