@@ -92,6 +92,13 @@ class EncoderConfig:
         return round(self.embed_dim * self.mlp_ratio)
 
     @classmethod
+    def tiny(cls) -> EncoderConfig:
+        """The encoder of `ModelConfig.cellvit_tiny`, 0.9 M parameters."""
+        return cls(
+            architecture="tiny_encoder", embed_dim=128, depth=4, num_heads=4, position_grid=16
+        )
+
+    @classmethod
     def hipt_256(cls) -> EncoderConfig:
         """The ViT-S/16 of HIPT (Chen et al. 2022), trained with DINO on 256-pixel patches."""
         return cls(architecture="hipt_256_encoder", embed_dim=384, depth=12, num_heads=6)
@@ -168,6 +175,15 @@ class EncoderConfig:
         return cls(**fields)
 
 
+# of the encoders that have not the published one
+DECODERS: dict[str, dict[str, Any]] = {
+    "tiny_encoder": {
+        "widths": DecoderWidths(16, 16, 32, 64, bottleneck=128, skip1=64, skip2=32),
+        "shared_trunk": True,
+    }
+}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig(EncoderConfig):
     """The architecture of one CellViT: an encoder and what is above it.
@@ -196,7 +212,8 @@ class ModelConfig(EncoderConfig):
     ) -> ModelConfig:
         """The CellViT over an encoder: the published decoder, which looks at every quarter of it.
 
-        The encoder computes what it did alone: over Virchow, MLPs stay gated by SiLU.
+        The encoder computes what it did alone: over Virchow, MLPs stay gated by SiLU. Over `tiny`
+        the decoder is that of `cellvit_tiny`.
         """
         sizes = {f.name: getattr(encoder, f.name) for f in dataclasses.fields(EncoderConfig)}
         sizes |= {
@@ -205,7 +222,7 @@ class ModelConfig(EncoderConfig):
             "num_classes": num_classes,
             "num_tissues": num_tissues,
         }
-        values = sizes | fields
+        values = sizes | DECODERS.get(encoder.architecture, {}) | fields
         values.setdefault("widths", DecoderWidths.published(values["embed_dim"]))
         return cls(**values)
 
@@ -287,19 +304,7 @@ class ModelConfig(EncoderConfig):
     @classmethod
     def cellvit_tiny(cls, num_classes: int = 5, num_tissues: int = 0, **fields: Any) -> ModelConfig:
         """A CellViT of 2.2 M parameters for laptops: small encoder, one narrow shared trunk."""
-        widths = DecoderWidths(16, 16, 32, 64, bottleneck=128, skip1=64, skip2=32)
-        preset: dict[str, Any] = {
-            "architecture": "cellvit_tiny",
-            "embed_dim": 128,
-            "depth": 4,
-            "num_heads": 4,
-            "skip_layers": (1, 2, 3, 4),
-            "position_grid": 16,
-            "shared_trunk": True,
-            "widths": widths,
-        }
-        outputs = {"num_classes": num_classes, "num_tissues": num_tissues}
-        return cls.cellvit(**(preset | outputs | fields))
+        return cls.over(EncoderConfig.tiny(), num_classes, num_tissues, **fields)
 
     @classmethod
     def cellvit_nano(cls, num_classes: int = 5, num_tissues: int = 0, **fields: Any) -> ModelConfig:
