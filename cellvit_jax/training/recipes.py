@@ -36,10 +36,11 @@ class Recipe:
     update of the weights by AdamW. `steps_per_epoch` of 0 stands for as many as it takes to look at
     as many images as there are. Up to `unfreeze_epoch` the encoder keeps its weights (its tissue
     head does not), for ever where that is None. With `ema_decay` a moving average of the weights is
-    kept, and used wherever the network is. The two rates replace those of the model's config.
-    `dtype` is the compute type, parameters are float32. `attention` "cudnn" never holds the weights
-    of all pairs of tokens, and is for CUDA, in bfloat16, without dropout of them; `remat` computes
-    activations twice to hold fewer of them.
+    kept, and used wherever the network is: it forgets its beginning sooner ("warming"), or the
+    decay rises to 1 along half a cosine ("cosine"). The two rates replace those of the model's
+    config. `dtype` is the compute type, parameters are float32. `attention` "cudnn" never holds the
+    weights of all pairs of tokens, and is for CUDA, in bfloat16, without dropout of them; `remat`
+    computes activations twice to hold fewer of them.
     """
 
     epochs: int
@@ -55,6 +56,7 @@ class Recipe:
     weight_decay: float = 1e-4
     clip_norm: float | None = None
     ema_decay: float | None = None
+    ema_schedule: Literal["warming", "cosine"] = "warming"
     unfreeze_epoch: int | None = 0
     drop_path_rate: float = 0.0
     attention_drop_rate: float = 0.0

@@ -14,6 +14,7 @@ from flax import nnx
 from cellvit_jax import sharding
 from cellvit_jax.training.objective import Metrics
 from cellvit_jax.training.optimizer import in_encoder, optimizer
+from cellvit_jax.training.recipes import Recipe
 from cellvit_jax.training.state import Arrays, Layout, TrainState, named
 
 Step = Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, Metrics]]
@@ -50,7 +51,7 @@ def make_step(layout: Layout, *, encoder_rests: bool) -> Step:
         grads |= jax.tree.map(jnp.zeros_like, resting)
         updates, moments = update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = averaged(recipe.ema_decay, state, params)
+        ema = averaged(recipe, state, params)
         return TrainState(state.step + 1, params, state.rest | statistics, moments, ema), metrics
 
     return train_step
@@ -73,9 +74,25 @@ def streams_at(layout: Layout, step: jax.Array) -> Arrays:
     }
 
 
-def averaged(decay: float | None, state: TrainState, params: Arrays) -> Arrays | None:
-    """The moving average after a step; it forgets its beginning sooner than `decay` would."""
-    if decay is None:
+def averaged(recipe: Recipe, state: TrainState, params: Arrays) -> Arrays | None:
+    """The moving average after a step."""
+    if recipe.ema_decay is None:
         return None
-    share = jnp.maximum(1 - decay, 9 / (10 + state.step))
+    share = SHARES[recipe.ema_schedule](recipe.ema_decay, state.step, recipe.steps)
     return optax.incremental_update(params, state.ema, share)
+
+
+def warming(decay: float, step: jax.Array, steps: int) -> jax.Array:
+    """The share of the new weights where an average forgets its beginning sooner than `decay`."""
+    return jnp.maximum(1 - decay, 9 / (10 + step))
+
+
+def cosine(decay: float, step: jax.Array, steps: int) -> jax.Array:
+    """The share of the new weights where an average moves less and less (Grill et al. 2020)."""
+    return (1 - decay) * (1 + jnp.cos(jnp.pi * step / steps)) / 2
+
+
+SHARES: dict[str, Callable[[float, jax.Array, int], jax.Array]] = {
+    "warming": warming,
+    "cosine": cosine,
+}

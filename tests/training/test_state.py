@@ -1,5 +1,7 @@
 """What a state holds, how it begins, and what a step changes in it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ from cellvit_jax.training.optimizer import in_encoder
 from cellvit_jax.training.state import TrainState, begin, named, read_weights, trained
 from cellvit_jax.training.step import averaged, streams_at
 from tests.networks import CARD, make
-from tests.training.runs import CONFIG, compiled, layout_on, losses
+from tests.training.runs import CONFIG, RECIPE, compiled, layout_on, losses
 
 ONE = make_mesh(devices=jax.devices()[:1])
 
@@ -75,9 +77,19 @@ def test_a_step_with_a_resting_encoder_changes_all_but_the_encoder():
 def test_an_average_moves_slower_as_it_gets_older():
     new, old = {"a": jnp.ones(())}, {"a": jnp.zeros(())}
     states = [TrainState(jnp.asarray(step), old, {}, (), old) for step in (0, 80, 10_000)]
-    found = [float(averaged(0.99, state, new)["a"]) for state in states]
+    recipe = dataclasses.replace(RECIPE, ema_decay=0.99)
+    found = [float(averaged(recipe, state, new)["a"]) for state in states]
     np.testing.assert_allclose(found, [0.9, 0.1, 0.01], rtol=1e-5)
-    assert averaged(None, states[0], new) is None
+    assert averaged(RECIPE, states[0], new) is None
+
+
+def test_a_decay_may_rise_along_a_cosine():
+    new, old = {"a": jnp.ones(())}, {"a": jnp.zeros(())}
+    recipe = dataclasses.replace(RECIPE, epochs=100, ema_decay=0.9, ema_schedule="cosine")
+    states = [TrainState(jnp.asarray(step), old, {}, (), old) for step in (0, 25, 50, 100)]
+    found = [float(averaged(recipe, state, new)["a"]) for state in states]
+    expected = [0.1 * (1 + np.cos(np.pi * t)) / 2 for t in (0, 0.25, 0.5, 1)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-8)
 
 
 def test_every_layer_and_every_step_has_its_own_chance():
