@@ -189,10 +189,11 @@ class Batches(Iterator[Batch]):
 
 
 def batches(
-    tiles: RandomTile,
+    tiles: grain.transforms.RandomMap,
     batch_size: int,
     *,
     seed: int,
+    count: int | None = None,
     start: int = 0,
     threads: int = 2,
     workers: int = 0,
@@ -203,15 +204,18 @@ def batches(
     `batch_size` counts the tiles of all hosts together; `shard` is which process this is, and of
     how many: their parts, joined in order, are the batch that a single process makes. Tiles are
     made by `threads` of this process, or of each of `workers` others: that changes the speed alone.
-    Each worker has a copy of what `tiles` holds in memory.
+    Each worker has a copy of what `tiles` holds in memory. With `count` the elements that `tiles`
+    maps are the numbers below it, in another order every epoch; no batch has one twice, for those
+    that would not fill a batch are left out of an epoch.
     """
-    index, count = shard
+    index, processes = shard
     # tiles are numbered before they are divided: so no tile depends on how many processes there are
-    data = (
-        grain.MapDataset.range(2**40).seed(seed).random_map(tiles).batch(_part(batch_size, count))
-    )
+    numbers = grain.MapDataset.range(2**40 if count is None else count).seed(seed)
+    if count is not None:
+        numbers = numbers.shuffle().slice(slice(count - count % batch_size)).repeat()
+    data = numbers.random_map(tiles).batch(_part(batch_size, processes))
     return Batches(
-        data.slice(slice(index, None, count)), start, {"threads": threads, "workers": workers}
+        data.slice(slice(index, None, processes)), start, {"threads": threads, "workers": workers}
     )
 
 
