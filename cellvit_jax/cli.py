@@ -10,7 +10,7 @@ from typing import Annotated, Literal, get_args
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
-from cellvit_jax import cli_compile, cli_data, cli_distil, cli_head, cli_train, zoo
+from cellvit_jax import cli_compile, cli_data, cli_distil, cli_head, cli_pretrain, cli_train, zoo
 from cellvit_jax.cli_compile import DType, Kernel
 from cellvit_jax.errors import CellViTError, printable
 
@@ -347,6 +347,7 @@ def info() -> None:
 app.command(cli_data.app, name="data", help="Inspect, prepare and make training data.")
 app.command(cli_train.train)
 app.command(cli_distil.distil)
+app.command(cli_pretrain.pretrain)
 app.command(cli_head.app, name="head", help="Teach a network new types of cells.")
 app.command(cli_compile.warmup)
 app.command(cli_compile.program)
