@@ -136,7 +136,7 @@ class TileConfig(Config):
 
     data: tuple[Source, ...]
     encoder: str
-    method: Any
+    method: Method
     recipe: Recipe
     mpp: float = 0.25
     source_mpp: float | None = None
