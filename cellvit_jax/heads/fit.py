@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -11,13 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cellvit_jax.errors import MissingExtraError
 from cellvit_jax.heads.pairs import Labelled
 from cellvit_jax.heads.scores import scores
+from cellvit_jax.heads.training import (
+    batches,
+    epoch,
+    for_inference,
+    prepared,
+    spread,
+    until_no_better,
+)
 from cellvit_jax.inference.classify import probabilities
 from cellvit_jax.models import CellClassifier, HeadConfig
-
-FLOOR = 1e-6  # of a standard deviation: tokens may have entries that never change
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,25 +58,32 @@ def fit(train: Labelled, val: Labelled | None, recipe: Recipe) -> Fitted:
 
     Deterministic: equal cells and recipes, equal heads. Raises MissingExtraError.
     """
-    mean, std = train.tokens.mean(0), np.maximum(train.tokens.std(0), FLOOR)
-    graphdef, state, advance = _prepared(train, recipe)
-    tokens, labels = jnp.asarray((train.tokens - mean) / std), jnp.asarray(train.labels)
+    mean, std = spread(train.tokens)
+    config = HeadConfig(
+        train.tokens.shape[1], recipe.hidden_dim, len(train.annotated), recipe.drop_rate
+    )
+    model = CellClassifier(config, rngs=nnx.Rngs(recipe.seed))
+    graphdef, state = prepared(model, recipe.learning_rate, recipe.weight_decay)
     rng = np.random.default_rng(recipe.seed)
-    best, history = (-np.inf, state, 0), []
-    for epoch in range(1, recipe.epochs + 1):
-        state, loss = advance(state, tokens, labels, _batches(rng, len(train), recipe.batch_size))
-        history.append({"epoch": epoch, "loss": float(loss)})
-        if val is None or not len(val):
-            best = (0.0, state, epoch)
-            continue
-        head = _folded(graphdef, state, mean, std)
+    weights = class_weights(train.counts, recipe.balanced)
+    data = jax.device_put(((train.tokens - mean) / std, train.labels, weights))
+
+    def advance(state):
+        chosen = batches(rng, len(train), recipe.batch_size)
+        return epoch(graphdef, _examples, state, data, chosen)
+
+    def judge(state):
+        head: Any = for_inference(graphdef, state, "fc1", mean, std)
+        assert val is not None
         found = scores(val.labels, probabilities(head, val.tokens)[:, 1:])
-        history[-1] |= {name: found[name] for name in ("accuracy", "auroc", "ap", "f1")}
-        if (score := _monitored(found, recipe.monitor)) > best[0]:
-            best = score, state, epoch
-        elif epoch - best[2] >= recipe.patience:
-            break
-    return Fitted(_folded(graphdef, best[1], mean, std), best[2], history)
+        figures = {name: found[name] for name in ("accuracy", "auroc", "ap", "f1")}
+        return _monitored(found, recipe.monitor), figures
+
+    state, number, history = until_no_better(
+        state, advance, judge if val else None, recipe.epochs, recipe.patience
+    )
+    head: Any = for_inference(graphdef, state, "fc1", mean, std)
+    return Fitted(head, number, history)
 
 
 def class_weights(counts: np.ndarray, balanced: bool) -> np.ndarray:
@@ -92,60 +103,6 @@ def _monitored(found: dict[str, Any], monitor: str) -> float:
     return found["accuracy"] if np.isnan(found[monitor]) else found[monitor]
 
 
-def _prepared(train: Labelled, recipe: Recipe) -> tuple[Any, Any, Any]:
-    try:
-        import optax
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("optax", "train") from error
-    config = HeadConfig(
-        train.tokens.shape[1], recipe.hidden_dim, len(train.annotated), recipe.drop_rate
-    )
-    model = CellClassifier(config, rngs=nnx.Rngs(recipe.seed))
-    rule = optax.adamw(recipe.learning_rate, weight_decay=recipe.weight_decay)
-    graphdef, state = nnx.split((model, nnx.Optimizer(model, rule, wrt=nnx.Param)))
-    weights = jnp.asarray(class_weights(train.counts, recipe.balanced))
-    return graphdef, state, jax.jit(partial(_epoch, graphdef, weights))
-
-
-def _batches(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
-    """The cells in a random order (batches, size); -1 fills the last batch."""
-    order = np.full(-(-count // size) * size, -1, np.int32)
-    order[:count] = rng.permutation(count)
-    return order.reshape(-1, size)
-
-
-def _epoch(graphdef, weights, state, tokens, labels, batches):
-    def step(state, chosen):
-        model, optimizer = nnx.merge(graphdef, state)
-        modeldef, params, rest = nnx.split(model, nnx.Param, ...)
-        weight = jnp.where(chosen >= 0, weights[labels[chosen]], 0)
-
-        def loss_fn(params):
-            model = nnx.merge(modeldef, params, rest, copy=True)
-            chances = jax.nn.log_softmax(model(tokens[chosen]))
-            own = jnp.take_along_axis(chances, labels[chosen][:, None], 1)[:, 0]
-            loss = -(own * weight).sum() / jnp.maximum(weight.sum(), 1e-6)
-            return loss, nnx.state(model, nnx.Not(nnx.Param))
-
-        (loss, rest), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-        optimizer.update(model, grads)
-        nnx.update(model, rest)
-        return nnx.state((model, optimizer)), loss
-
-    state, losses = jax.lax.scan(step, state, batches)
-    return state, losses.mean()
-
-
-def _folded(graphdef, state, mean: np.ndarray, std: np.ndarray) -> CellClassifier:
-    """The head for tokens as they are: that they were standardised goes into the first layer."""
-    model, _ = nnx.merge(graphdef, state)
-    config = dataclasses.replace(model.config, drop_rate=0.0)
-    head = nnx.eval_shape(lambda: CellClassifier(config, rngs=nnx.Rngs(0)))
-    values = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    kernel = values["fc1"]["kernel"] / std[:, None]
-    values["fc1"] = {"kernel": kernel, "bias": values["fc1"]["bias"] - mean @ kernel}
-    abstract = nnx.state(head)
-    nnx.replace_by_pure_dict(abstract, values)
-    nnx.update(head, abstract)
-    head.config = model.config
-    return head
+def _examples(data, chosen):
+    tokens, labels, weights = data
+    return (tokens[chosen],), labels[chosen], jnp.where(chosen >= 0, weights[labels[chosen]], 0)
