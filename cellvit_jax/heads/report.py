@@ -1,4 +1,8 @@
-"""What a trained head is worth: for people as Markdown and a picture, for programs as JSON."""
+"""What a trained classifier is worth: for people as Markdown and a picture, for programs as JSON.
+
+A report has a `heading`, a `text`, the names of the `classes`, and `scores`: a part for each title,
+as `scores.scores` gives it, perhaps with the `intervals` of its figures.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +33,9 @@ def write(report: dict[str, Any], folder: Path) -> None:
 
 def markdown(report: dict[str, Any]) -> str:
     """The report as a page of text and tables."""
-    found, annotated = np.array(report["found"]), np.array(report["annotated"])
     parts = [
-        f"# Cell classifier head: {report['name']}",
-        f"{found.sum():,} of {annotated.sum():,} annotated cells were found by the network "
-        f"and learned from; the head is that of epoch {report['epoch']}.",
+        f"# {report['heading']}",
+        report["text"],
         *(_section(title, part, report["classes"]) for title, part in report["scores"].items()),
         "AUROC, AP (average precision) and F1 are of each class against all others; ECE is the "
         "expected calibration error. For research only, not for diagnosis.",
@@ -44,32 +46,41 @@ def markdown(report: dict[str, Any]) -> str:
 def summary(report: dict[str, Any]) -> str:
     """A line for each part that was scored."""
     return "\n".join(
-        f"{title}: {part['cells']} cells, accuracy {_figure(part['accuracy'])}, "
-        f"AUROC {_figure(part['auroc'])}, F1 {_figure(part['f1'])}"
+        f"{title}: {part['count']} {part['what']}, accuracy {_sure(part, 'accuracy')}, "
+        f"AUROC {_sure(part, 'auroc')}, F1 {_sure(part, 'f1')}"
         for title, part in report["scores"].items()
     )
 
 
 def _section(title: str, part: dict[str, Any], classes: Sequence[str]) -> str:
     total = [part[key] for key in ("auroc", "ap", "f1")]
-    rows = [("all", part["cells"], *total)]
-    columns = (part["per_class"][key] for key in ("cells", "auroc", "ap", "f1"))
+    rows = [("all", part["count"], *total)]
+    columns = (part["per_class"][key] for key in ("count", "auroc", "ap", "f1"))
     rows += zip(classes, *columns, strict=True)
     lines = [
         f"## {title}",
         "",
-        f"Accuracy {_figure(part['accuracy'])}, ECE {_figure(part['calibration']['ece'])}.",
+        f"Accuracy {_sure(part, 'accuracy')}, balanced accuracy "
+        f"{_sure(part, 'balanced_accuracy')}, AUROC {_sure(part, 'auroc')}, F1 "
+        f"{_sure(part, 'f1')}, ECE {_figure(part['calibration']['ece'])}.",
         "",
-        "| class | cells | AUROC | AP | F1 |",
+        f"| class | {part['what']} | AUROC | AP | F1 |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    for name, cells, *figures in rows:
-        lines.append(f"| {name} | {cells} | " + " | ".join(map(_figure, figures)) + " |")
+    for name, count, *figures in rows:
+        lines.append(f"| {name} | {count} | " + " | ".join(map(_figure, figures)) + " |")
     return "\n".join(lines)
 
 
 def _figure(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _sure(part: dict[str, Any], name: str) -> str:
+    """A figure, with its interval in brackets where there is one."""
+    interval = part.get("intervals", {}).get(name)
+    between = f" ({_figure(interval[0])}–{_figure(interval[1])})" if interval else ""
+    return _figure(part[name]) + between
 
 
 def draw(report: dict[str, Any]) -> Any:
@@ -80,7 +91,7 @@ def draw(report: dict[str, Any]) -> Any:
         raise MissingExtraError("matplotlib", "train") from error
     title, part = next(iter(report["scores"].items()))
     figure = Figure(figsize=(11, 5), layout="constrained")
-    figure.suptitle(f"{report['name']}: {title}, {part['cells']} cells")
+    figure.suptitle(f"{report['heading']}\n{title}, {part['count']} {part['what']}")
     matrix, reliability = figure.subplots(1, 2)
     _draw_confusion(matrix, np.array(part["confusion"]), report["classes"])
     _draw_reliability(reliability, part["calibration"])
@@ -100,7 +111,7 @@ def _draw_confusion(axes: Any, counts: np.ndarray, classes: Sequence[str]) -> No
 
 def _draw_reliability(axes: Any, calibration: dict[str, Any]) -> None:
     bins = calibration["bins"]
-    sizes = [20 + 200 * b["cells"] / max(1, sum(b["cells"] for b in bins)) for b in bins]
+    sizes = [20 + 200 * b["count"] / max(1, sum(b["count"] for b in bins)) for b in bins]
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
     axes.scatter([b["confidence"] for b in bins], [b["accuracy"] for b in bins], s=sizes)
     ece = _figure(calibration["ece"])

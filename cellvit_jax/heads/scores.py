@@ -58,16 +58,16 @@ def calibration(true: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     for i in np.unique(places):
         inside = places == i
         mean, share = float(confidence[inside].mean()), float(right[inside].mean())
-        bins.append({"cells": int(inside.sum()), "confidence": mean, "accuracy": share})
-    off = sum(b["cells"] * abs(b["confidence"] - b["accuracy"]) for b in bins)
+        bins.append({"count": int(inside.sum()), "confidence": mean, "accuracy": share})
+    off = sum(b["count"] * abs(b["confidence"] - b["accuracy"]) for b in bins)
     return {"ece": off / len(true) if len(true) else float("nan"), "bins": bins}
 
 
-def scores(true: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
-    """All scores of probabilities (N, K) for the classes `true` (N,), as plain values.
+def scores(true: np.ndarray, probabilities: np.ndarray, what: str = "cells") -> dict[str, Any]:
+    """All scores of probabilities (N, K) for the classes `true` (N,) of `what`, as plain values.
 
     `auroc`, `ap` and `f1` are means over the classes, each against all others, which `per_class`
-    has one by one.
+    has one by one; `balanced_accuracy` is the mean over the classes of the share that is right.
     """
     classes = probabilities.shape[1]
     counts = confusion(true, probabilities.argmax(1), classes)
@@ -76,11 +76,15 @@ def scores(true: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
         "ap": [average_precision(true == c, probabilities[:, c]) for c in range(classes)],
         "f1": f1(counts).tolist(),
     }
+    sizes = counts.sum(1)
+    right = np.divide(np.diag(counts), sizes, out=np.full(classes, np.nan), where=sizes > 0)
     return {
-        "cells": len(true),
+        "what": what,
+        "count": len(true),
         "accuracy": float(np.trace(counts) / len(true)) if len(true) else float("nan"),
+        "balanced_accuracy": mean(right.tolist()),
         **{name: mean(values) for name, values in columns.items()},
-        "per_class": columns | {"cells": counts.sum(1).tolist()},
+        "per_class": columns | {"count": sizes.tolist()},
         "confusion": counts.tolist(),
         "calibration": calibration(true, probabilities),
     }

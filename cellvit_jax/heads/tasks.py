@@ -130,6 +130,9 @@ def _parts(
 
 def _report(first: Dataset, cells: Labelled, chosen: Fitted, found: dict) -> dict[str, Any]:
     return {
+        "heading": f"Cell classifier head: {first.name}",
+        "text": f"{len(cells):,} of {cells.annotated.sum():,} annotated cells were found by the "
+        f"network and learned from; the head is that of epoch {chosen.epoch}.",
         "name": first.name,
         "version": __version__,
         "classes": list(first.classes),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,21 @@ from cellvit_jax.card import ModelCard
 from cellvit_jax.models.vit import dropout
 
 
+class PlainConfig:
+    """What a dataclass of plain values needs to be stored beside weights."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        return cls(**values)
+
+
 @dataclasses.dataclass(frozen=True)
-class HeadConfig:
+class HeadConfig(PlainConfig):
     """The sizes of a `CellClassifier`; `num_classes` counts the logits, without a background.
 
     `drop_rate` acts in training only, between the two layers.
@@ -26,15 +39,6 @@ class HeadConfig:
     num_classes: int
     drop_rate: float = 0.0
     architecture: Literal["cell_classifier"] = "cell_classifier"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> HeadConfig:
-        """The inverse of `to_dict`."""
-        return cls(**values)
 
 
 class CellClassifier(nnx.Module):

@@ -44,5 +44,5 @@ def test_calibration_is_the_gap_of_confidence_and_accuracy():
 
 def test_nothing_is_undefined_and_warns_of_nothing():
     found = scores(np.zeros(0, int), np.zeros((0, 3), np.float32))
-    assert found["cells"] == 0
+    assert found["count"] == 0
     assert all(np.isnan(found[name]) for name in ("accuracy", "auroc", "ap", "f1"))
