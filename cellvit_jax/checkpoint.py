@@ -27,11 +27,15 @@ from cellvit_jax.card import ModelCard
 from cellvit_jax.errors import CheckpointError, InputError, OutputError
 from cellvit_jax.files import replacing_directory
 from cellvit_jax.models import (
+    Abmil,
+    AbmilConfig,
     CellClassifier,
     CellViT,
     Encoder,
     EncoderConfig,
     HeadConfig,
+    LinearProbe,
+    LinearProbeConfig,
     ModelConfig,
     Sam,
     SamConfig,
@@ -41,7 +45,7 @@ from cellvit_jax.models.prompt_encoder import Constant
 FORMAT_VERSION = 1
 # what is stored; random streams and the like are not
 WEIGHTS = (nnx.Param, nnx.BatchStat, Constant)
-Config = ModelConfig | EncoderConfig | HeadConfig | SamConfig
+Config = ModelConfig | EncoderConfig | HeadConfig | LinearProbeConfig | AbmilConfig | SamConfig
 
 
 class Kind(NamedTuple):
@@ -58,6 +62,8 @@ class Kind(NamedTuple):
 
 KINDS = (
     Kind(HeadConfig.architecture, HeadConfig, CellClassifier),
+    Kind(LinearProbeConfig.architecture, LinearProbeConfig, LinearProbe),
+    Kind(AbmilConfig.architecture, AbmilConfig, Abmil),
     Kind(r"\w+_encoder", EncoderConfig, Encoder, "encoder"),
     Kind(r"sam(_med2d)?(_[blh])?", SamConfig, Sam, "image_encoder"),
     Kind(r".*", ModelConfig, CellViT, "encoder"),
@@ -184,7 +190,8 @@ class _OneKey(nnx.RngStream):
 def load(path: str | Path, *, dtype: DTypeLike = np.float32) -> Any:
     """The network at `path`, a folder or a bundled model's name, ready for inference.
 
-    It is a `CellViT`, or an `Encoder`, a `CellClassifier` or a `Sam` where the folder holds one.
+    It is a `CellViT`, or an `Encoder`, a `CellClassifier`, a `LinearProbe`, an `Abmil` or a `Sam`
+    where the folder holds one.
     Its card is `model.card`; `dtype` is the compute type. Raises `InputError` for an unknown name,
     `CheckpointError` where the weights do not fit the config: its text is a diff of names.
     """
