@@ -10,7 +10,16 @@ from typing import Annotated, Literal, get_args
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
-from cellvit_jax import cli_compile, cli_data, cli_distil, cli_head, cli_pretrain, cli_train, zoo
+from cellvit_jax import (
+    cli_compile,
+    cli_data,
+    cli_distil,
+    cli_head,
+    cli_pretrain,
+    cli_probe,
+    cli_train,
+    zoo,
+)
 from cellvit_jax.cli_compile import DType, Kernel
 from cellvit_jax.errors import CellViTError, printable
 
@@ -349,6 +358,7 @@ app.command(cli_train.train)
 app.command(cli_distil.distil)
 app.command(cli_pretrain.pretrain)
 app.command(cli_head.app, name="head", help="Teach a network new types of cells.")
+app.command(cli_probe.app, name="probe", help="Classify patches and slides by their embeddings.")
 app.command(cli_compile.warmup)
 app.command(cli_compile.program)
 

@@ -15,7 +15,7 @@ from cellvit_jax.heads import tasks
 from cellvit_jax.heads.detect import Detector
 from cellvit_jax.heads.fit import Recipe
 from cellvit_jax.heads.pairs import gather
-from tests.shared import DATA
+from tests.shared import DATA, shared
 
 pytest.importorskip("optax")
 pytest.importorskip("matplotlib")
@@ -49,7 +49,7 @@ def test_a_head_with_its_report(head):
     report = json.loads((head / "report.json").read_text())
     loaded = cj.load(head)
     assert [c.name for c in loaded.card.classes[1:]] == report["classes"]
-    assert report["scores"]["validation"]["cells"] > 0
+    assert report["scores"]["validation"]["count"] > 0
     assert sum(report["found"]) <= sum(report["annotated"])
     assert "| sTIL |" in (head / "report.md").read_text()
     assert (head / "report.png").read_bytes().startswith(b"\x89PNG")
@@ -81,6 +81,45 @@ def test_cached_equals_uncached(model, cache, tmp_path):
     recipe = Recipe(hidden_dim=8, epochs=2)
     heads = [tasks.trained(splits, d, recipe)[0].head for d in (fresh, cached)]
     np.testing.assert_array_equal(heads[0].fc2.kernel[...], heads[1].fc2.kernel[...])
+
+
+def test_from_outlines(call, tmp_path, cache):
+    data = DATA / "cellvitpp" / "segmentation"
+    given = ("--data", data, "--out", tmp_path / "h", "--cache", cache, *SHORT)
+    code, _, errors = call("head", "train", *given)
+    assert code == 0, errors
+    report = json.loads((tmp_path / "h" / "report.json").read_text())
+    assert report["classes"] == ["Non-Tumor", "Tumor"]
+    assert (sum(report["annotated"]), min(report["found"]) > 0) == (19, True)
+
+
+def test_folds_score_each_cell_once_and_the_head_learns_from_all(model, cache):
+    data = open_splits(CLICKS)["train"]
+    (sample,) = data.samples
+    parts = [dataclasses.replace(sample, points=sample.points[i::2]) for i in (0, 1)]
+    halves = [dataclasses.replace(data, samples=[part]) for part in parts]
+    splits = {
+        f"fold_{k}_{name}": halves[k ^ (name == "train")]
+        for k in (0, 1)
+        for name in ("train", "val")
+    }
+    detector = Detector(model, cache)
+    fitted, report = tasks.trained(splits, detector, Recipe(hidden_dim=8, epochs=2))
+    sizes = [len(gather(half, "val", detector)) for half in halves]
+    assert report["scores"]["cross-validation, 2 folds"]["count"] == sum(sizes)
+    assert sum(report["found"]) == sum(sizes)
+    assert fitted.epoch == len(fitted.history) <= 2
+
+
+@pytest.mark.slow
+def test_the_examples_of_cellvitpp_in_their_folds(call, tmp_path):
+    data = shared("data/cellvitpp-examples/Example-Detection")
+    given = ("--data", data, "--out", tmp_path / "h", "--cache", tmp_path / "c", "--quiet")
+    code, _, errors = call("head", "train", *given)
+    assert code == 0, errors
+    report = json.loads((tmp_path / "h" / "report.json").read_text())
+    assert {"cross-validation, 3 folds", "test"} <= report["scores"].keys()
+    assert report["scores"]["cross-validation, 3 folds"]["auroc"] > 0.5
 
 
 def test_damaged_files_of_the_cache_are_made_anew(model, cache, tmp_path):

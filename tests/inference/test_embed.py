@@ -1,8 +1,11 @@
 """Vectors of cells and of patches, and where they lie."""
 
 import dataclasses
+import gc
+import weakref
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -10,7 +13,9 @@ from PIL import Image
 import cellvit_jax as cj
 from cellvit_jax.cells import joined
 from cellvit_jax.errors import InputError
+from cellvit_jax.exports import embeddings
 from cellvit_jax.inference.embed import EmbedOptions, pooled
+from cellvit_jax.inference.journal import Journal
 from cellvit_jax.inference.patches import PATCHES, PatchPredictor
 from cellvit_jax.inference.pipeline import rows
 from cellvit_jax.inference.report import Report
@@ -60,6 +65,7 @@ def test_patches_are_what_the_encoder_makes_of_them(call, image, folder, pixels,
     mean = (lambda x: x.mean((1, 2))) if pool == "mean" else (lambda x: x)
     expected = by_hand(cj.load(folder), pixels, name, mean)
     np.testing.assert_allclose(vectors, expected, atol=2e-3)
+    assert table.schema.field("embedding").type.value_type == pa.float16()
     assert table["x"].to_pylist() == [31.5, 95.5] * 3
     assert table["y"].to_pylist() == [31.5] * 2 + [95.5] * 2 + [159.5] * 2
     assert "done before" in call(*arguments, "patches", "--pool", pool)[1]
@@ -81,6 +87,81 @@ def test_sam_gives_the_mean_of_its_neck(pixels):
     normal = (pixels[None, :64, :64] / 255 - np.array(SAM_CARD.mean)) / np.array(SAM_CARD.std)
     neck = model.image_encoder.features(np.float32(normal))["neck"]
     np.testing.assert_allclose(maps["vector"], neck[0].mean((0, 1)), rtol=1e-4, atol=1e-5)
+
+
+ENCODERS = {
+    "uni": ({"encoder": "dinov2"}, "cls"),
+    "virchow": (
+        {"encoder": "dinov2", "patch_size": 14, "any_size": True, "gate": "silu"},
+        "cls",
+    ),
+    "sam": ({"encoder": "sam", "window_size": 3, "global_layers": (2, 4)}, "neck"),
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_any_encoder_alone_will_do(name, tmp_path, pixels):
+    fields, output = ENCODERS[name]
+    model = cj.load(save_encoder(tmp_path / "encoder", **fields))
+    predictor = PatchPredictor(model, tile=64, batch_size=2)
+    found = [maps["vector"] for maps in predictor([pixels[:64, :64], pixels[64:128, 64:]])]
+    for vector, part in zip(found, (pixels[:64, :64], pixels[64:128, 64:]), strict=True):
+        normal = (part[None] / 255 - np.array(model.card.mean)) / np.array(model.card.std)
+        expected = np.asarray(model(np.float32(normal))[output])[0]
+        expected = expected.mean((0, 1)) if output == "neck" else expected
+        np.testing.assert_allclose(vector, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_command_that_was_stopped_goes_on(call, image, folder, monkeypatch):
+    given = ("embed", image, "--mpp", "0.25", "--model", folder, "--level", "patches", "--out")
+    assert call(*given, image.parent / "whole")[0] == 0
+    add = Journal.add
+
+    def stopped(journal, row, lost):
+        add(journal, row, lost)
+        if row.number == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "add", stopped)
+    assert call(*given, image.parent / "out")[0] == 130
+    seen = []
+    monkeypatch.setattr(Journal, "add", lambda *a: (seen.append(a[1].number), add(*a)))
+    assert call(*given, image.parent / "out")[0] == 0
+    assert seen == [2]
+    one, other = (read(image.parent / n / "tissue/embeddings.parquet") for n in ("whole", "out"))
+    assert one[0].equals(other[0])
+
+
+@pytest.mark.parametrize("ending", ["parquet", "h5ad", "zarr"])
+def test_vectors_are_written_as_they_come(ending, tmp_path):
+    if ending != "parquet":
+        pytest.importorskip("anndata")
+    alive = []
+
+    def parts():
+        for number in range(9):
+            gc.collect()
+            assert sum(one() is not None for one in alive) < 3  # of all that were handed over
+            rows = np.full((4, 3), number, np.float16)
+            flat = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), 3)
+            column = pa.chunked_array([flat])
+            alive.append(weakref.ref(column))
+            ids = np.arange(4) + 4 * number
+            yield pa.table({"id": ids, "x": ids / 2, "y": ids / 3, "embedding": column})
+            del flat, column, rows
+
+    embeddings.write(parts(), tmp_path / f"vectors.{ending}", mpp=0.5)
+    assert len(alive) == 9
+    if ending == "parquet":
+        _, vectors = read(tmp_path / "vectors.parquet")
+        np.testing.assert_array_equal(vectors[:, 0], np.repeat(np.arange(9), 4))
+
+
+def test_what_float16_cannot_hold_becomes_its_end():
+    values = [[1.5, 1e6], [-1e9, 0.1]]
+    table = pa.table({"token": pa.array(values, pa.list_(pa.float32(), 2))})
+    found = np.array(embeddings.halves(table).to_pylist())
+    np.testing.assert_array_equal(found, np.float16([[1.5, 65504], [-65504, 0.1]]))
 
 
 def test_cells_have_the_tokens_that_segment_keeps(call, tmp_path):
@@ -115,6 +196,26 @@ def test_what_cannot_be(folder):
     model.card = None
     with pytest.raises(InputError, match="no card"):
         PatchPredictor(model)
+
+
+def test_a_data_set_of_tiles_by_way_of_images(call, folder, tmp_path):
+    (fold := tmp_path / "pannuke" / "Fold 1").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for kind, array in {
+        "images": rng.integers(0, 255, (2, 256, 256, 3)).astype(np.float64),
+        "masks": np.zeros((2, 256, 256, 6)),
+    }.items():
+        (fold / kind / "fold1").mkdir(parents=True)
+        np.save(fold / kind / "fold1" / f"{kind}.npy", array)
+    np.save(fold / "images" / "fold1" / "types.npy", np.array(["Colon", "Breast"]))
+    tiles = tmp_path / "tiles"
+    code, _, errors = call("data", "prepare", tmp_path / "pannuke", tiles, "--to", "plain")
+    assert code == 0, errors
+    given = (tiles / "fold1" / "images", "--mpp", "0.25", "--model", folder, "--tile", "256")
+    code, _, errors = call("embed", *given, "--level", "patches", "--out", tmp_path / "out")
+    assert code == 0, errors
+    files = sorted((tmp_path / "out").glob("*/embeddings.parquet"))
+    assert [read(path)[0].num_rows for path in files] == [1, 1]
 
 
 def test_nothing_to_embed(call, image, folder):
