@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from cellvit_jax import checkpoint
 from cellvit_jax.errors import InputError
-from cellvit_jax.files import atomic_open, check_free, replacing_directory
+from cellvit_jax.files import atomic_open, replacing_directory
 from cellvit_jax.heads.report import JSON
 from cellvit_jax.inference.progress import watch
 from cellvit_jax.models import Abmil, LinearProbe
@@ -23,7 +23,7 @@ from cellvit_jax.probes import bags, heatmap
 from cellvit_jax.probes.bags import Bags, Patches
 from cellvit_jax.probes.gather import made_by
 from cellvit_jax.probes.predict import Predicted, predicted
-from cellvit_jax.probes.tasks import PREDICTIONS, write_csv
+from cellvit_jax.probes.tasks import PREDICTIONS, check_replaceable, write_csv
 from cellvit_jax.slides import Slide, open_slide
 from cellvit_jax.slides.collection import find as find_slides
 
@@ -44,7 +44,7 @@ class Job:
 
 def run(job: Job) -> str:
     """Predicts all slides, one after the other, and says how many. Raises CellViTError."""
-    check_free(job.out, job.overwrite)
+    check_replaceable(job.out, PREDICTIONS, job.overwrite)
     model, files = checkpoint.load(job.probe), bags.find(job.embeddings)
     check(job.probe, model, files)
     sources = {one.name: one for one in find_slides(job.slides)} if job.slides else {}

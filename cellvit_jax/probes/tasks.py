@@ -16,12 +16,12 @@ from flax import nnx
 
 from cellvit_jax import __version__, checkpoint
 from cellvit_jax.card import ModelCard, cell_classes
+from cellvit_jax.errors import OutputError
 from cellvit_jax.evaluation.statistics import interval, resampled
-from cellvit_jax.files import atomic_open, check_free
+from cellvit_jax.files import atomic_open, check_free, replacing_directory
 from cellvit_jax.heads import report as reports
 from cellvit_jax.heads.scores import scores
 from cellvit_jax.inference.progress import watch
-from cellvit_jax.inference.results import make_folder
 from cellvit_jax.probes import abmil, knn, linear
 from cellvit_jax.probes.bags import Bags, find
 from cellvit_jax.probes.gather import Gathered, gather
@@ -67,7 +67,7 @@ class Measured:
 
 def run(job: Job) -> str:
     """Trains, measures and writes a probe, and says what it is worth. Raises CellViTError."""
-    check_free(job.out, job.overwrite)
+    check_replaceable(job.out, reports.JSON, job.overwrite)
     total = len(find(job.embeddings))
     shown = partial(watch(job.quiet), name="embeddings", done=0, total=total)
     data = gather(job.embeddings, job.labels, shown)
@@ -75,12 +75,19 @@ def run(job: Job) -> str:
         warnings.warn(f"left aside: {note}", stacklevel=2)
     measured = measure(data, job.recipe, job.folds)
     report = reported(data, measured, job)
-    if measured.final.model is not None:
-        save(job.out, measured.final.model, data, report)
-    make_folder(job.out)
-    reports.write(report, job.out)
-    write_predictions(job.out / PREDICTIONS, data, measured)
+    with replacing_directory(job.out) as folder:
+        if measured.final.model is not None:
+            save(folder, measured.final.model, data, report)
+        reports.write(report, folder)
+        write_predictions(folder / PREDICTIONS, data, measured)
     return f"{reports.summary(report)}\nwrote        {job.out}"
+
+
+def check_replaceable(out: Path, mark: str, overwrite: bool) -> None:
+    """Raises OutputError for a folder that is there, unless it holds `mark` and may be replaced."""
+    check_free(out, overwrite)
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / mark).exists()):
+        raise OutputError(f"{out} exists and holds no {mark}: choose another name")
 
 
 def measure(data: Gathered, recipe: Recipe, count: int = 5) -> Measured:

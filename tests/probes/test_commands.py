@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 import cellvit_jax as cj
-from cellvit_jax.errors import InputError
+from cellvit_jax.errors import InputError, OutputError
 from cellvit_jax.models import Abmil, LinearProbe
 from cellvit_jax.probes import heatmap, linear
 from cellvit_jax.probes.bags import Patches, find, read
 from cellvit_jax.probes.gather import gather
-from cellvit_jax.probes.tasks import intervals, measure
+from cellvit_jax.probes.tasks import check_replaceable, intervals, measure
 from tests.probes.makers import bags, cohort, table, vectors, write
 
 pytest.importorskip("matplotlib")
@@ -148,6 +148,17 @@ def test_two_networks_are_not_mixed(call, slides, labels, tmp_path):
         tmp_path / "new",
     )  # fmt: skip
     assert (code, "is no probe" in errors) == (2, True)
+
+
+def test_only_results_are_replaced(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    with pytest.raises(OutputError, match=r"holds no report\.json"):
+        check_replaceable(tmp_path / "mine", "report.json", True)
+    (tmp_path / "mine" / "report.json").touch()
+    check_replaceable(tmp_path / "mine", "report.json", True)
+    with pytest.raises(OutputError, match="--overwrite"):
+        check_replaceable(tmp_path / "mine", "report.json", False)
 
 
 def test_what_cannot_be(slides, tmp_path):
