@@ -57,6 +57,7 @@ def run(job: Job) -> str:
                 warnings.warn(f"{name} has no usable patch: nothing is said of it", stacklevel=2)
                 rows.append([name, "", 0, *[""] * len(classes)])
                 continue
+            check_width(name, patches, model)
             found = predicted(model, bag_of(name, patches))
             (chances,) = found.chances
             rows.append([name, classes[chances.argmax()], len(patches), *map(_text, chances)])
@@ -72,13 +73,6 @@ def check(probe: Path, model: Any, files: dict[str, Path]) -> None:
     """Raises InputError for what is no probe, or one that was trained on other vectors."""
     if not isinstance(model, LinearProbe | Abmil):
         raise InputError(f"{probe} is no probe: give what `probe linear` or `probe abmil` wrote")
-    first = next(iter(files.items()))
-    width = pq.read_schema(first[1]).field("embedding").type.list_size
-    if width not in (1, model.config.token_dim):  # 1: of a slide without patches
-        raise InputError(
-            f"this probe was trained on vectors of {model.config.token_dim} numbers, those of "
-            f"{first[0]} have {width}: they are of another encoder"
-        )
     try:
         before = orjson.loads((probe / JSON).read_bytes())["embedded_by"]
     except (OSError, ValueError, KeyError):
@@ -88,6 +82,16 @@ def check(probe: Path, model: Any, files: dict[str, Path]) -> None:
         raise InputError(
             f"this probe was trained on vectors of another network or pooling ({before}), not of "
             f"{now}: embed the slides as those it was trained on"
+        )
+
+
+def check_width(name: str, patches: Patches, model: LinearProbe | Abmil) -> None:
+    """Raises InputError for vectors of another length than the probe was trained on."""
+    wanted, width = model.config.token_dim, patches.vectors.shape[1]
+    if width != wanted:
+        raise InputError(
+            f"this probe was trained on vectors of {wanted} numbers, those of {name} have {width}: "
+            "they are of another encoder"
         )
 
 

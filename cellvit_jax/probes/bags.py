@@ -71,6 +71,14 @@ class Bags:
         return np.add.reduceat(rows, self.starts[:-1], axis=0) / sizes
 
 
+def joined(one: Bags, other: Bags) -> Bags:
+    """The bags of both."""
+    starts = np.concatenate([one.starts, one.starts[-1] + other.starts[1:]])
+    names = ("vectors", "labels", "groups", "names")
+    both = {name: np.concatenate([getattr(bags, name) for bags in (one, other)]) for name in names}
+    return Bags(starts=starts, **both)
+
+
 def find(folder: Path) -> dict[str, Path]:
     """The files of embeddings in the results of `embed`, or in one slide's, by the slide's name.
 

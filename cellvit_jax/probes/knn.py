@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cellvit_jax.probes.bags import Bags
+from cellvit_jax.probes.bags import Bags, joined
 from cellvit_jax.probes.linear import log_loss
 from cellvit_jax.probes.predict import Predicted, in_rows
 
@@ -48,11 +48,12 @@ class Fitted:
 
 
 def fit(train: Bags, val: Bags, classes: int, recipe: Recipe) -> Fitted:
-    """The patches of `train`, and the number of neighbours that gives `val` the least log loss."""
+    """The patches of both, and the number of neighbours in `train` that gives `val` the least log
+    loss."""
     count = recipe.neighbours
     if count is None:
         count = _best(train, val, classes, recipe.temperature) if len(val) else 10
-    return Fitted(train, classes, recipe, {"neighbours": count})
+    return Fitted(joined(train, val), classes, recipe, {"neighbours": count})
 
 
 def _best(train: Bags, val: Bags, classes: int, temperature: float) -> int:

@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from cellvit_jax.heads.fit import class_weights
 from cellvit_jax.heads.training import spread
 from cellvit_jax.models import LinearProbe, LinearProbeConfig
-from cellvit_jax.probes.bags import Bags
+from cellvit_jax.probes.bags import Bags, joined
 from cellvit_jax.probes.predict import Predicted, predicted
 
 PENALTIES = tuple(10.0**n for n in range(0, -7, -1))  # strongest first: each starts from the last
@@ -52,7 +52,7 @@ def fit(train: Bags, val: Bags, classes: int, recipe: Recipe) -> Fitted:
     l2 = recipe.l2
     if l2 is None:
         l2 = _best(train, val, classes, recipe.balanced) if len(val) else 0.01
-    return Fitted(next(path(_both(train, val), classes, (l2,), recipe.balanced)), {"l2": l2})
+    return Fitted(next(path(joined(train, val), classes, (l2,), recipe.balanced)), {"l2": l2})
 
 
 def _best(train: Bags, val: Bags, classes: int, balanced: bool) -> float:
@@ -65,15 +65,6 @@ def log_loss(chances: np.ndarray, labels: np.ndarray) -> float:
     """The mean of -log of what each bag's own class was given; classes weigh the same."""
     own = -np.log(np.maximum(chances[np.arange(len(labels)), labels], 1e-9))
     return float(np.mean([own[labels == label].mean() for label in np.unique(labels)]))
-
-
-def _both(train: Bags, val: Bags) -> Bags:
-    return Bags(
-        np.concatenate([train.vectors, val.vectors]),
-        np.concatenate([train.starts, train.starts[-1] + val.starts[1:]]),
-        *(np.concatenate([getattr(b, n) for b in (train, val)]) for n in ("labels", "groups")),
-        np.concatenate([train.names, val.names]),
-    )
 
 
 def path(bags: Bags, classes: int, penalties: tuple[float, ...], balanced: bool):

@@ -34,6 +34,7 @@ NAMES = {
     abmil.Recipe: "Attention over patches (ABMIL)",
 }
 PREDICTIONS = "predictions.csv"
+ONE = {"slides": "slide", "patches": "patch"}
 SURE = ("accuracy", "balanced_accuracy", "auroc", "ap", "f1")  # what has intervals
 Recipe = linear.Recipe | knn.Recipe | abmil.Recipe
 
@@ -177,7 +178,7 @@ def intervals(bags: Bags, chances: np.ndarray) -> dict[str, tuple[float, float]]
 def write_predictions(path: Path, data: Gathered, measured: Measured) -> None:
     """What was said of each scored bag, as CSV. Raises OutputError."""
     bags = data.bags.take(measured.rows)
-    head = [data.what.rstrip("s").replace("patche", "patch"), "label", "predicted", "fold"]
+    head = [ONE[data.what], "label", "predicted", "fold"]
     rows = [
         [name, data.classes[label], data.classes[row.argmax()], fold, *map("{:.4f}".format, row)]
         for name, label, fold, row in zip(

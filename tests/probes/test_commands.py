@@ -178,6 +178,17 @@ def test_what_cannot_be(slides, tmp_path):
         read(cells)
 
 
+def test_a_class_of_one_patient_is_missed_and_said(slides, tmp_path):
+    lines = (*(f"s{i},{'low' if i % 2 else 'high'}" for i in range(7)), "s8,odd")
+    data = gather(slides, table(tmp_path / "t.csv", *lines))
+    with pytest.warns(UserWarning, match="odd: too few patients"):
+        found = measure(data, linear.Recipe(l2=0.1))
+    assert sorted(found.rows.tolist()) == list(range(8))
+    assert np.isfinite(found.chances).all()
+    odd = found.chances[found.rows == 7, data.classes.index("odd")]
+    assert odd < 1e-6  # it was scored by the fold that had not seen any
+
+
 def test_intervals_draw_whole_patients():
     data = bags([0, 1] * 10, [1] * 20, groups=np.repeat([0, 1], 10))
     chances = np.eye(2)[data.labels]
