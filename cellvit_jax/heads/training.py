@@ -16,8 +16,8 @@ from cellvit_jax.errors import MissingExtraError
 
 FLOOR = 1e-6  # of a standard deviation: vectors may have entries that never change
 
-# of a chosen batch: what the network is called with, labels (B,), weights (B,) in the loss
-Examples = Callable[[Any], tuple[tuple[jax.Array, ...], jax.Array, jax.Array]]
+# of all data and a batch of it: a network's arguments, labels (B,), weights (B,) in the loss
+Examples = Callable[[Any, Any], tuple[tuple[jax.Array, ...], jax.Array, jax.Array]]
 
 
 def prepared(model: nnx.Module, learning_rate: float, weight_decay: float) -> tuple[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -67,18 +68,16 @@ def log_loss(chances: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean([own[labels == label].mean() for label in np.unique(labels)]))
 
 
-def path(bags: Bags, classes: int, penalties: tuple[float, ...], balanced: bool):
+def path(
+    bags: Bags, classes: int, penalties: tuple[float, ...], balanced: bool
+) -> Iterator[LinearProbe]:
     """The probes of these penalties, one by one."""
     there, labels = np.unique(bags.labels, return_inverse=True)
     mean, std = spread(bags.vectors)
     weights = class_weights(np.bincount(labels), balanced)[labels] / bags.sizes
-    data = jax.device_put(
-        (
-            (bags.vectors - mean) / std,
-            labels[bags.owners],
-            np.float32(weights / (weights * bags.sizes).sum())[bags.owners],
-        )
-    )
+    weights = (weights / (weights * bags.sizes).sum()).astype(np.float32)
+    owners = bags.owners
+    data = jax.device_put(((bags.vectors - mean) / std, labels[owners], weights[owners]))
     flat = np.zeros((bags.vectors.shape[1] + 1) * len(there))
     for l2 in penalties:
         found = minimize(
