@@ -173,6 +173,7 @@ def three(layout: Layout) -> SimpleNamespace:
     return SimpleNamespace(losses=losses, state=state, given=layout.task.given["teacher"])
 
 
+@pytest.mark.slow
 def test_many_devices_are_as_one_and_the_teacher_stays_as_it_is(folder):
     with float64():
         found = [

@@ -97,6 +97,7 @@ def config(
     return distil_run.new_config((str(data),), teacher, student, ASSIGNMENTS, **fields)
 
 
+@pytest.mark.slow
 def test_images_alone_make_a_model_that_training_goes_on_with(
     whole, networks, annotated, call, tmp_path
 ):
@@ -116,6 +117,7 @@ def test_images_alone_make_a_model_that_training_goes_on_with(
     assert "loss" in told
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(whole, images, networks, tmp_path, call):
     chosen = config(images, networks)
     job = distil_run.prepare(chosen)
