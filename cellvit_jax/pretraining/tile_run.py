@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
+from jax.sharding import Mesh
 
-from cellvit_jax import sharding
+from cellvit_jax import caches, hosts, sharding
 from cellvit_jax.data.pipeline import Batch, batches
 from cellvit_jax.errors import InputError
 from cellvit_jax.inference.progress import watch
@@ -22,6 +22,7 @@ from cellvit_jax.pretraining.views import Views
 from cellvit_jax.training import config as configs
 from cellvit_jax.training import loop
 from cellvit_jax.training.recipes import Recipe
+from cellvit_jax.training.run import claim
 from cellvit_jax.training.task import Task
 
 MEASURED = 2000  # tiles at most, on either side of a comparison
@@ -43,6 +44,7 @@ class Job(NamedTuple):
     recipe: Recipe  # the config's, with its steps per epoch
     encoder: encoders.Start
     task: Task
+    mesh: Mesh
     batches: Callable[[int], Iterator[Batch]]
     data: Data
 
@@ -67,7 +69,8 @@ def prepare(config: TileConfig, *, quiet: bool = True) -> Job:
     config.check(len(data.learnt))
     recipe = recipe.over(len(data.learnt))
     task = config.method.task(encoder.config, recipe, len(data.classes))
-    return Job(config, recipe, encoder, task, stream(config, data.learnt), data)
+    mesh = sharding.make_mesh(**dataclasses.asdict(config.devices))
+    return Job(config, recipe, encoder, task, mesh, stream(config, data.learnt, mesh), data)
 
 
 def name(source: configs.Source) -> str:
@@ -110,7 +113,7 @@ def news(tiles: Tiles, pictures: int, small: int) -> str:
     )
 
 
-def stream(config: TileConfig, tiles: Tiles) -> Callable[[int], Iterator[Batch]]:
+def stream(config: TileConfig, tiles: Tiles, mesh: Mesh) -> Callable[[int], Iterator[Batch]]:
     """The batches from a step on."""
     recipe = config.recipe
     views = Views(tiles, config.method.crops, recipe.augmentation)
@@ -122,18 +125,18 @@ def stream(config: TileConfig, tiles: Tiles) -> Callable[[int], Iterator[Batch]]
         count=len(tiles),
         threads=config.threads,
         workers=config.workers,
-        shard=(jax.process_index(), jax.process_count()),
+        shard=sharding.part_of_batch(mesh),
     )
     return lambda step: make(start=step)
 
 
 def run(config: TileConfig, out: Path, *, quiet: bool = False) -> loop.Outcome:
     """Train, or go on, in the folder `out`. Raises `OutputError` where it holds another run."""
-    main = jax.process_index() == 0
-    job = prepare(config, quiet=quiet or not main)
-    if main:
-        configs.keep(config, out)
-    say = print if main and not quiet else lambda *_: None
+    caches.keep_compiled_programs()
+    quiet = quiet or not hosts.is_first()
+    job = hosts.together(partial(prepare, config, quiet=quiet))
+    claim(config, out)
+    say = (lambda *_: None) if quiet else print
     say(f"{job.encoder.news}\n{job.data.news}")
     say(f"steps        {job.recipe.steps:,} of {job.recipe.batch_size} tiles")
     outcome = loop.train(
@@ -144,11 +147,11 @@ def run(config: TileConfig, out: Path, *, quiet: bool = False) -> loop.Outcome:
         job.batches,
         task=job.task,
         weights=job.encoder.weights,
-        mesh=sharding.make_mesh(**dataclasses.asdict(config.devices)),
+        mesh=job.mesh,
         validation=job.validation,
         keep=config.keep,
         loggers=config.loggers,
-        quiet=quiet or not main,
+        quiet=quiet,
     )
     say(sentence(outcome, out))
     return outcome
