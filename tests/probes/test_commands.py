@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,6 +22,18 @@ from tests.probes.makers import bags, cohort, table, vectors, write
 pytest.importorskip("matplotlib")
 SMALL = ("--hidden-dim", "8", "--attention-dim", "4", "--epochs", "8", "--learning-rate", "0.01")
 SMALL += ("--batch-size", "4")
+
+
+@pytest.fixture
+def call(call):
+    """The command as in a terminal, where warnings are shown, not raised."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            return call(*arguments)
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +105,8 @@ def test_what_has_to_be_left_aside_is_said(call, slides, tmp_path):
     lines = [f"s{i},{'low' if i % 2 else 'high'}" for i in range(1, 12)]
     path = table(tmp_path / "t.csv", *lines, "torn,high", "blank,low", "gone,low")
     given = ("--embeddings", mixed, "--labels", path, "--out", tmp_path / "out", "--l2", "0.1")
-    with pytest.warns(UserWarning, match="left aside") as warned:
-        code, _, errors = call("probe", "linear", *given, "--quiet")
-    assert code == 0, errors
-    said = " ".join(str(one.message) for one in warned)
+    code, printed, said = call("probe", "linear", *given, "--quiet")
+    assert (code, printed) == (0, ""), said
     for part in ("no embeddings: gone", "no label: s0", "patch: blank", "1 patches have vectors"):
         assert part in said
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -105,9 +116,9 @@ def test_what_has_to_be_left_aside_is_said(call, slides, tmp_path):
     for i in range(12):
         shutil.rmtree(mixed / f"s{i}")
     given = ("--probe", tmp_path / "out", "--embeddings", mixed, "--out", tmp_path / "new")
-    with pytest.warns(UserWarning, match="blank has no usable patch"):
-        code, said, errors = call("probe", "predict", *given)
+    code, said, errors = call("probe", "predict", *given)
     assert (code, "1 of 2 slides" in said) == (0, True), errors
+    assert "blank has no usable patch" in errors
 
 
 def test_single_patches_may_have_labels(call, slides, tmp_path):
@@ -115,7 +126,9 @@ def test_single_patches_may_have_labels(call, slides, tmp_path):
     path = table(tmp_path / "t.csv", *lines, head="slide,patch,label")
     given = ("--embeddings", slides, "--labels", path, "--out", tmp_path / "out")
     code, said, errors = call("probe", "linear", *given, "--l2", "0.1", "--folds", "3")
-    assert (code, "18 patches, accuracy 1.000" in said) == (0, True), errors
+    assert (code, "18 patches" in said) == (0, True), errors
+    (part,) = json.loads((tmp_path / "out" / "report.json").read_text())["scores"].values()
+    assert part["accuracy"] > 0.8
     assert rows_of(tmp_path / "out" / "predictions.csv")[0]["patch"].count("/") == 1
     found = gather(slides, path).bags
     np.testing.assert_array_equal(found.vectors[1], read(find(slides)["s0"]).vectors[4])
