@@ -127,6 +127,7 @@ def test_a_teacher_sees_what_its_network_sees(folder):
     assert {part.data.shape for part in kernel.addressable_shards} == {(8, 32)}
 
 
+@pytest.mark.slow
 def test_in_bfloat16_kernels_are_held_as_they_are_used(folder):
     pixels = images()[:2]
     teacher = teachers.load(folder, ONE, maps=True, dtype="bfloat16")

@@ -101,6 +101,7 @@ def whole(tiles, encoder, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", ["dino", *(pytest.param(m, marks=pytest.mark.slow) for m in ("simclr", "supervised"))]
 )

@@ -91,6 +91,7 @@ def go(run, epochs: int, mesh) -> list[dict[str, float]]:
     return [row for row in rows if "loss" in row]
 
 
+@pytest.mark.slow
 def test_an_encoder_alone_is_trained_saved_and_gone_on_with(tmp_path):
     mesh = make_mesh(devices=jax.devices()[:1])
     whole = go(tmp_path / "whole", 4, mesh)

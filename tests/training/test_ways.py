@@ -85,6 +85,7 @@ def leaves(model: nnx.Module, kind=checkpoint.WEIGHTS) -> dict[str, np.ndarray]:
     return {name: np.asarray(leaf) for name, leaf in found.items()}
 
 
+@pytest.mark.slow
 def test_one_batch_is_seen_again_and_again_and_learnt(train, data, model, tmp_path):
     values = {"recipe.steps_per_epoch": 6, "recipe.accumulate": 2, "recipe.schedule.peak": 1e-2}
     train("--data", data, "--model", model, "--overfit-one-batch", **values)
@@ -96,6 +97,7 @@ def test_one_batch_is_seen_again_and_again_and_learnt(train, data, model, tmp_pa
     assert not rows(tmp_path / "run", "bpq")
 
 
+@pytest.mark.slow
 def test_a_run_whose_scores_get_no_better_ends_and_its_best_is_kept(train, data, model, tmp_path):
     # too small a step to change what is found, but not to change the weights
     values = {"recipe.epochs": 9, "validation.patience": 2, "recipe.schedule.peak": 1e-7}
@@ -168,6 +170,7 @@ def test_sources_have_their_shares_and_one_may_be_without_types(train, data, mod
     assert typed.mean() == pytest.approx(1 / 1.5, abs=0.08)  # three deviations of 300 draws
 
 
+@pytest.mark.slow
 def test_a_config_repeats_its_run(train, data, model, tmp_path):
     train("--data", data, "--model", model, **{"recipe.steps_per_epoch": 3})
     train("--config", tmp_path / "run" / "config.json", out="again")
