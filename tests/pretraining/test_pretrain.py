@@ -126,6 +126,7 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
         np.testing.assert_array_equal(other[name], value)
 
 
+@pytest.mark.slow
 def test_an_encoder_comes_out_and_has_learnt(whole, encoder):
     run = whole("dino")
     model, before = cj.load(run / "last"), weights(cj.load(encoder))
@@ -138,6 +139,7 @@ def test_an_encoder_comes_out_and_has_learnt(whole, encoder):
     assert rows(run)[0].keys() == {"step", "loss", "teacher", "teacher_mean", "grad_norm"}
 
 
+@pytest.mark.slow
 def test_a_cellvit_begins_with_exactly_these_weights(whole, tmp_path, call):
     run = whole("dino")
     source = weights(cj.load(run / "last"))
@@ -152,11 +154,13 @@ def test_a_cellvit_begins_with_exactly_these_weights(whole, tmp_path, call):
             np.testing.assert_array_equal(found[name], value, strict=True)
 
 
+@pytest.mark.slow
 def test_a_run_of_one_config_is_not_gone_on_with_by_another(whole, tiles, encoder):
     with pytest.raises(OutputError, match=r"recipe\.seed: 0, now 1"):
         tile_run.run(config("dino", tiles, encoder, "recipe.seed=1"), whole("dino"), quiet=True)
 
 
+@pytest.mark.slow
 def test_labels_are_learnt_and_measured_by_neighbours(call, tiles, encoder, tmp_path):
     out = tmp_path / "run"
     told = [word for one in [*SETTINGS, *OWN["supervised"]] for word in ("--set", one)]

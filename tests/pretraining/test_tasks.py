@@ -22,6 +22,7 @@ def test_the_first_loss_on_eight_devices_is_that_of_one(name):
     assert eight == pytest.approx(alone, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "mesh"),
     [

@@ -51,7 +51,7 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("method", ["linear", "knn", "abmil"])
+@pytest.mark.parametrize("method", ["linear", "knn", pytest.param("abmil", marks=pytest.mark.slow)])
 def test_a_report_and_a_probe_that_predicts(method, call, slides, labels, tmp_path):
     options = ()
     if method == "abmil":

@@ -106,6 +106,7 @@ def test_an_encoder_alone_is_trained_saved_and_gone_on_with(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_task_is_the_same_on_many_devices_and_keeps_its_statistics():
     found = []
     for mesh in (make_mesh(devices=jax.devices()[:1]), make_mesh(fsdp=2, tensor=2)):

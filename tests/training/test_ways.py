@@ -23,6 +23,7 @@ from cellvit_jax.torch_files import read_torch
 from cellvit_jax.training import config as configs
 from cellvit_jax.training import run as runs
 from cellvit_jax.training import start
+from cellvit_jax.training.config import RunConfig
 
 ONE_STEP = {
     "recipe.epochs": 1,
@@ -158,12 +159,13 @@ def test_an_encoder_is_kept_under_a_fresh_decoder(train, data, tmp_path):
         np.testing.assert_array_equal(trained[name], value)
 
 
+@pytest.mark.slow
 def test_sources_have_their_shares_and_one_may_be_without_types(train, data, model, tmp_path):
     untyped = write_folder(tmp_path / "untyped", classes=(), fields=2)
     share = {"data.1.share": 0.5}
     told = train("--data", data, untyped, "--model", model, **share)
     assert "5 fields to learn from; to measure on: nothing" in told
-    job = runs.prepare(configs.read(tmp_path / "run" / "config.json"))
+    job = runs.prepare(configs.read(tmp_path / "run" / "config.json", RunConfig))
     stream = job.batches(0)
     typed = np.concatenate([next(stream)["typed"] for _ in range(150)])
     stream.close()
