@@ -33,10 +33,14 @@ def network(**fields) -> CellViT:
 
 def gradients(model: CellViT, images: np.ndarray) -> dict[str, np.ndarray]:
     """Of the squares of what the encoder gives, by weight."""
-    loss = lambda model: sum(jnp.square(x).mean() for x in model.encoder(images).skips)  # noqa: E731
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+
+    def loss(params: nnx.State) -> jax.Array:
+        skips = nnx.merge(graphdef, params, rest).encoder(images).skips
+        return sum(jnp.square(skip).mean() for skip in skips)
+
     with jax.default_matmul_precision("highest"):
-        grads = jax.jit(nnx.grad(loss, argnums=nnx.DiffState(0, nnx.Param)))(model)
-    return checkpoint.leaves(nnx.to_pure_dict(grads))
+        return checkpoint.leaves(nnx.to_pure_dict(jax.jit(jax.grad(loss))(params)))
 
 
 @pytest.mark.parametrize("fields", [{}, SAM], ids=["vit", "sam"])

@@ -112,13 +112,16 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
 
     def failing(*arguments):
         make = real(*arguments)
-        return lambda step: itertools.chain(itertools.islice(make(step), 3 - step), iter([None]))
+        return lambda step: itertools.chain(
+            itertools.islice(make(step), max(0, 3 - step)), iter([None])
+        )
 
     monkeypatch.setattr(tile_run, "stream", failing)
     with pytest.raises(AttributeError):  # of a batch that is none
         tile_run.run(config(method, tiles, encoder), out, quiet=True)
     monkeypatch.setattr(tile_run, "stream", real)
-    assert sorted(path.name for path in (out / "state").iterdir()) == ["2"]
+    assert "2" in {path.name for path in (out / "state").iterdir()}
+    assert not (out / "last").exists()
     tile_run.run(config(method, tiles, encoder), out, quiet=True)
     assert rows(out) == rows(whole(method))
     one, other = (weights(cj.load(run / "last")) for run in (out, whole(method)))
