@@ -115,13 +115,16 @@ def compare(metrics: dict[str, jax.Array], row: dict[str, float], tolerance: flo
 @pytest.mark.parametrize("mode", MODES)
 def test_the_first_losses_equal_the_originals_in_float32(mode, original):
     row = recorded("expected", mode)["steps"][0]
-    # the record's norm in float32 is off by 8e-6 itself: ours is measured against the exact one
-    row["grad_norm"] = recorded("expected_float64", mode)["steps"][0]["grad_norm"]
+    del row["grad_norm"]
+    exact = recorded("expected_float64", mode)["steps"][0]["grad_norm"]
     with jax.default_matmul_precision("highest"):
         layout, state = start(original, mode, "float32")
         step = make_step(layout, encoder_rests=mode == "frozen_encoder")
         _, metrics = step(state, next(batches(layout)))
     compare(metrics, row, 1e-5)
+    # how sums of millions round depends on the processor: the record's own norm in float32 is off
+    # by 8e-6, ours by up to 1.5e-5; in float64 the test below has it within 1e-8
+    assert float(metrics["grad_norm"]) == pytest.approx(exact, rel=2e-5)
 
 
 @pytest.mark.slow
