@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import field
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,8 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from cellvit_jax import caches, checkpoint, hosts, sharding, zoo
+from cellvit_jax import checkpoint, sharding, zoo
 from cellvit_jax.data.dataset import Dataset
-from cellvit_jax.data.pipeline import Batch, batches
 from cellvit_jax.errors import InputError
 from cellvit_jax.models import EncoderConfig, ModelConfig
 from cellvit_jax.models.encoder import check_size
@@ -25,10 +24,11 @@ from cellvit_jax.pretraining.distil import Distillation, Losses
 from cellvit_jax.pretraining.images import Images, RandomImage, open_images
 from cellvit_jax.training import config as configs
 from cellvit_jax.training import loop
-from cellvit_jax.training.config import Config, Devices, Logger, Source, Validation
+from cellvit_jax.training.conduct import Batches, conduct, stream
+from cellvit_jax.training.config import Config, Source, Validation
 from cellvit_jax.training.dry_run import count
 from cellvit_jax.training.recipes import Recipe, demo
-from cellvit_jax.training.run import claim, score, sentence
+from cellvit_jax.training.run import sentence, validation_on
 from cellvit_jax.training.start import Start
 
 
@@ -44,25 +44,19 @@ class DistilConfig(Config):
     data: tuple[Source, ...]
     teacher: str
     student: str
-    recipe: Recipe
     losses: Losses = field(default_factory=Losses)
     teacher_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     validation: Validation = field(default_factory=Validation)
-    devices: Devices = field(default_factory=Devices)
-    threads: int = 2
-    workers: int = 0
-    keep: int = 2
-    loggers: tuple[Logger, ...] = ("tensorboard",)
 
 
 class Job(NamedTuple):
     """A run made ready."""
 
     recipe: Recipe  # the config's, with its steps per epoch
-    student: Start
+    network: Start  # the student
     task: Distillation
     mesh: Mesh
-    batches: Callable[[int], Iterator[Batch]]
+    batches: Batches
     validation: loop.Validation | None
     news: tuple[str, ...]
 
@@ -114,6 +108,7 @@ def prepare(config: DistilConfig) -> Job:
     for network in (student.config, seen):
         check_size((1, recipe.tile, recipe.tile, 3), network)
     mesh = sharding.make_mesh(**dataclasses.asdict(config.devices))
+    tiles = RandomImage(images.samples, images.weights, recipe.tile, recipe.augmentation)
     dtype = compute_type(config.teacher_dtype)
     teacher = teachers.load(config.teacher, mesh, maps=losses.maps, dtype=dtype)
     return Job(
@@ -121,35 +116,16 @@ def prepare(config: DistilConfig) -> Job:
         student,
         Distillation(student.config, recipe, teacher, losses),
         mesh,
-        stream(config, recipe, images, mesh),
+        stream(config, tiles, mesh),
         validation(config, images.measured),
         tuple(news(config, student, seen, images)),
     )
 
 
-def stream(
-    config: DistilConfig, recipe: Recipe, images: Images, mesh: Mesh
-) -> Callable[[int], Iterator[Batch]]:
-    """The batches from a step on."""
-    tiles = RandomImage(images.samples, images.weights, recipe.tile, recipe.augmentation)
-    return lambda step: batches(
-        tiles,
-        recipe.batch_size,
-        seed=recipe.seed,
-        start=step,
-        threads=config.threads,
-        workers=config.workers,
-        shard=sharding.part_of_batch(mesh),
-    )
-
-
 def validation(config: DistilConfig, measured: Dataset | None) -> loop.Validation | None:
     """How the student is measured: only one that learns to find nuclei can be."""
-    if measured is None or not (config.losses.binary and config.losses.hv):
-        return None
-    return loop.Validation(
-        partial(score, measured), config.validation.every, config.validation.patience
-    )
+    finds = config.losses.binary and config.losses.hv
+    return validation_on(measured if finds else None, config.validation)
 
 
 def compute_type(chosen: str) -> str:
@@ -183,26 +159,6 @@ def parameters(config: EncoderConfig) -> int:
 
 def run(config: DistilConfig, out: Path, *, quiet: bool = False) -> loop.Outcome:
     """Distil, or go on, in the folder `out`. Raises `OutputError` where it holds another run."""
-    caches.keep_compiled_programs()
-    job = hosts.together(partial(prepare, config))
-    claim(config, out)
-    quiet = quiet or not hosts.is_first()
-    say = (lambda *_: None) if quiet else print
-    for line in (*job.news, f"steps        {job.recipe.steps:,} of {job.recipe.batch_size} tiles"):
-        say(line)
-    outcome = loop.train(
-        out,
-        job.student.config,
-        job.student.card,
-        job.recipe,
-        job.batches,
-        task=job.task,
-        weights=job.student.weights,
-        mesh=job.mesh,
-        validation=job.validation,
-        keep=config.keep,
-        loggers=config.loggers,
-        quiet=quiet,
-    )
-    say(sentence(outcome, out, command="distil", then=f"train --data DATA --model {out / 'best'}"))
-    return outcome
+    then = f"train --data DATA --model {out / 'best'}"
+    last = partial(sentence, command="distil", then=then)
+    return conduct(config, out, partial(prepare, config), last, quiet=quiet)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import field
 from typing import Any, Literal
 
 from cellvit_jax.errors import InputError
@@ -14,7 +13,7 @@ from cellvit_jax.pretraining.labels import Classification
 from cellvit_jax.pretraining.pooling import Pool
 from cellvit_jax.pretraining.simclr import Contrast
 from cellvit_jax.pretraining.views import Crops, stained
-from cellvit_jax.training.config import Config, Devices, Logger, Source
+from cellvit_jax.training.config import Config, Source
 from cellvit_jax.training.recipes import Recipe, Schedule
 from cellvit_jax.training.task import Task
 
@@ -137,14 +136,8 @@ class TileConfig(Config):
     data: tuple[Source, ...]
     encoder: str
     method: Method
-    recipe: Recipe
     mpp: float = 0.25
     source_mpp: float | None = None
-    devices: Devices = field(default_factory=Devices)
-    threads: int = 2
-    workers: int = 0
-    keep: int = 2
-    loggers: tuple[Logger, ...] = ("tensorboard",)
 
     def check(self, tiles: int) -> None:
         """Raises `InputError` for values that have no part in this, or make no sense in it."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from jax.sharding import Mesh
 
-from cellvit_jax import caches, hosts, sharding
-from cellvit_jax.data.pipeline import Batch, batches
+from cellvit_jax import hosts, sharding
 from cellvit_jax.errors import InputError
 from cellvit_jax.inference.progress import watch
 from cellvit_jax.models.encoder import check_size
@@ -19,10 +18,11 @@ from cellvit_jax.pretraining import encoders, labels, pictures
 from cellvit_jax.pretraining.methods import Supervised, TileConfig
 from cellvit_jax.pretraining.tiles import Picture, Tiles, find
 from cellvit_jax.pretraining.views import Views
+from cellvit_jax.training import conduct as conducting
 from cellvit_jax.training import config as configs
 from cellvit_jax.training import loop
+from cellvit_jax.training.conduct import Batches
 from cellvit_jax.training.recipes import Recipe
-from cellvit_jax.training.run import claim
 from cellvit_jax.training.task import Task
 
 MEASURED = 2000  # tiles at most, on either side of a comparison
@@ -42,11 +42,16 @@ class Job(NamedTuple):
 
     config: TileConfig
     recipe: Recipe  # the config's, with its steps per epoch
-    encoder: encoders.Start
+    network: encoders.Start
     task: Task
     mesh: Mesh
-    batches: Callable[[int], Iterator[Batch]]
+    batches: Batches
     data: Data
+
+    @property
+    def news(self) -> tuple[str, ...]:
+        """What is worth a line before the run."""
+        return self.network.news, self.data.news
 
     @property
     def validation(self) -> loop.Validation | None:
@@ -113,48 +118,16 @@ def news(tiles: Tiles, pictures: int, small: int) -> str:
     )
 
 
-def stream(config: TileConfig, tiles: Tiles, mesh: Mesh) -> Callable[[int], Iterator[Batch]]:
-    """The batches from a step on."""
-    recipe = config.recipe
-    views = Views(tiles, config.method.crops, recipe.augmentation)
-    make = partial(
-        batches,
-        views,
-        recipe.batch_size,
-        seed=recipe.seed,
-        count=len(tiles),
-        threads=config.threads,
-        workers=config.workers,
-        shard=sharding.part_of_batch(mesh),
-    )
-    return lambda step: make(start=step)
+def stream(config: TileConfig, tiles: Tiles, mesh: Mesh) -> Batches:
+    """The batches of views of tiles from a step on."""
+    views = Views(tiles, config.method.crops, config.recipe.augmentation)
+    return conducting.stream(config, views, mesh, len(tiles))
 
 
 def run(config: TileConfig, out: Path, *, quiet: bool = False) -> loop.Outcome:
     """Train, or go on, in the folder `out`. Raises `OutputError` where it holds another run."""
-    caches.keep_compiled_programs()
-    quiet = quiet or not hosts.is_first()
-    job = hosts.together(partial(prepare, config, quiet=quiet))
-    claim(config, out)
-    say = (lambda *_: None) if quiet else print
-    say(f"{job.encoder.news}\n{job.data.news}")
-    say(f"steps        {job.recipe.steps:,} of {job.recipe.batch_size} tiles")
-    outcome = loop.train(
-        out,
-        job.encoder.config,
-        job.encoder.card,
-        job.recipe,
-        job.batches,
-        task=job.task,
-        weights=job.encoder.weights,
-        mesh=job.mesh,
-        validation=job.validation,
-        keep=config.keep,
-        loggers=config.loggers,
-        quiet=quiet,
-    )
-    say(sentence(outcome, out))
-    return outcome
+    ready = partial(prepare, config, quiet=quiet or not hosts.is_first())
+    return conducting.conduct(config, out, ready, sentence, quiet=quiet)
 
 
 def sentence(outcome: loop.Outcome, out: Path) -> str:

@@ -59,7 +59,18 @@ class Devices:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Plain values that JSON can hold and a command line can set."""
+    """What the configs of all runs have: plain values that JSON can hold and a command line set.
+
+    Tiles are made by `threads`, or by those of each of `workers` processes. The last `keep` states
+    are kept.
+    """
+
+    recipe: Recipe
+    devices: Devices = field(default_factory=Devices)
+    threads: int = 2
+    workers: int = 0
+    keep: int = 2
+    loggers: tuple[Logger, ...] = ("tensorboard",)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -81,20 +92,13 @@ class RunConfig(Config):
     """Everything that decides what a run computes, as plain values.
 
     `model` is the name of an architecture (`cellvit-tiny`) to begin with random weights, the folder
-    or name of a CellViT to go on from, or the folder of an encoder. Tiles are made by `threads`,
-    or by those of each of `workers` processes. The last `keep` states are kept.
+    or name of a CellViT to go on from, or the folder of an encoder.
     """
 
     data: tuple[Source, ...]
     model: str
-    recipe: Recipe
     validation: Validation = field(default_factory=Validation)
-    devices: Devices = field(default_factory=Devices)
     overfit_one_batch: bool = False
-    threads: int = 2
-    workers: int = 0
-    keep: int = 2
-    loggers: tuple[Logger, ...] = ("tensorboard",)
 
 
 def read(path: Path, kind: type[C]) -> C:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from itertools import repeat
@@ -14,26 +14,26 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cellvit_jax import caches, hosts, sharding
+from cellvit_jax import hosts, sharding
 from cellvit_jax.data.dataset import Dataset
-from cellvit_jax.data.pipeline import Batch, RandomTile, batches
-from cellvit_jax.errors import InputError, OutputError
+from cellvit_jax.data.pipeline import RandomTile
+from cellvit_jax.errors import InputError
 from cellvit_jax.evaluation.annotated import validate
 from cellvit_jax.evaluation.network import segment_sample
 from cellvit_jax.evaluation.summary import Evaluation
 from cellvit_jax.exports import overlay
 from cellvit_jax.inference.segment import predictor_of
 from cellvit_jax.models import CellViT
-from cellvit_jax.training import config as configs
 from cellvit_jax.training import loop, start
-from cellvit_jax.training.config import RECIPES, RunConfig, Source
+from cellvit_jax.training.conduct import Batches, conduct, stream
+from cellvit_jax.training.config import RECIPES, RunConfig, Source, Validation
 from cellvit_jax.training.fields import open_fields
 from cellvit_jax.training.recipes import Recipe
+from cellvit_jax.training.task import Task
 
 PICTURES = 2  # overlays a score
 SHOWN = 512  # pixels of an overlay's field
 Figures = dict[str, float]
-Batches = Callable[[int], Iterator[Batch]]
 
 
 class Job(NamedTuple):
@@ -46,6 +46,12 @@ class Job(NamedTuple):
     batches: Batches
     measured: Dataset | None
     news: tuple[str, ...]
+    task: Task | None = None  # the supervised one
+
+    @property
+    def validation(self) -> loop.Validation | None:
+        """How the network is measured, if it is."""
+        return validation_on(self.measured, self.config.validation)
 
 
 def new_config(
@@ -78,19 +84,7 @@ def prepare(config: RunConfig) -> Job:
         recipe.augmentation,
         regression=network.config.regression_loss,
     )
-    stream = partial(
-        batches,
-        tiles,
-        recipe.batch_size,
-        seed=recipe.seed,
-        threads=config.threads,
-        workers=config.workers,
-        shard=sharding.part_of_batch(mesh),
-    )
-
-    def from_step(step: int) -> Iterator[Batch]:
-        return stream(start=step)
-
+    from_step = stream(config, tiles, mesh)
     make = one_batch(from_step) if config.overfit_one_batch else from_step
     measured = None if config.overfit_one_batch else fields.measured
     return Job(config, recipe, network, mesh, make, measured, network.news + fields.news)
@@ -105,45 +99,9 @@ def one_batch(batches: Batches) -> Batches:
 
 def run(config: RunConfig, out: Path, *, quiet: bool = False) -> loop.Outcome:
     """Train, or go on, in the folder `out`. Raises `OutputError` where it holds another run."""
-    caches.keep_compiled_programs()
-    job = hosts.together(partial(prepare, config))
-    claim(config, out)
-    quiet = quiet or not hosts.is_first()
-    say = (lambda *_: None) if quiet else print
-    for line in (*job.news, f"steps        {job.recipe.steps:,} of {job.recipe.batch_size} tiles"):
-        say(line)
-    outcome = loop.train(
-        out,
-        job.network.config,
-        job.network.card,
-        job.recipe,
-        job.batches,
-        weights=job.network.weights,
-        mesh=job.mesh,
-        validation=validation(job),
-        keep=config.keep,
-        loggers=config.loggers,
-        quiet=quiet,
-    )
     then = f"segment IMAGE --model {out / 'best'} --out RESULTS"
-    say(sentence(outcome, out, command="train", then=then))
-    return outcome
-
-
-def claim(config: configs.Config, out: Path) -> None:
-    """Make the folder of the run, which all processes see and have the same config for."""
-    hosts.by_first(partial(configs.keep, config, out))
-    hosts.together(partial(check_shared, config, out))
-
-
-def check_shared(config: configs.Config, out: Path) -> None:
-    """Raises `OutputError` where process 0 wrote `out` elsewhere, or has another config."""
-    if not (out / "config.json").exists():
-        raise OutputError(
-            f"process {jax.process_index()} does not find {out / 'config.json'}, which process 0 "
-            "wrote: all hosts need a file system that they share"
-        )
-    configs.keep(config, out)
+    last = partial(sentence, command="train", then=then)
+    return conduct(config, out, partial(prepare, config), last, quiet=quiet)
 
 
 def sentence(outcome: loop.Outcome, out: Path, *, command: str, then: str) -> str:
@@ -163,12 +121,11 @@ def sentence(outcome: loop.Outcome, out: Path, *, command: str, then: str) -> st
     )
 
 
-def validation(job: Job) -> loop.Validation | None:
-    """How the run's network is measured, if it is."""
-    if job.measured is None:
+def validation_on(measured: Dataset | None, chosen: Validation) -> loop.Validation | None:
+    """How a network is measured on annotated fields, if there are any."""
+    if measured is None:
         return None
-    chosen = job.config.validation
-    return loop.Validation(partial(score, job.measured), chosen.every, chosen.patience)
+    return loop.Validation(partial(score, measured), chosen.every, chosen.patience)
 
 
 def score(data: Dataset, model: CellViT) -> tuple[Figures, dict[str, np.ndarray]]:

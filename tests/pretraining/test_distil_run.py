@@ -133,12 +133,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(whole, images, networks, tmp_
     with pytest.raises(KeyboardInterrupt):
         loop.train(
             out,
-            job.student.config,
-            job.student.card,
+            job.network.config,
+            job.network.card,
             job.recipe,
             failing,
             task=job.task,
-            weights=job.student.weights,
+            weights=job.network.weights,
             mesh=job.mesh,
         )
     code, told, errors = call("distil", "--config", out / "config.json")
@@ -166,7 +166,7 @@ def test_an_encoder_teaches_features_to_a_new_network(images, networks):
         (str(images),), str(networks / "encoder"), "cellvit-nano", ASSIGNMENTS
     )
     job = distil_run.prepare(chosen)
-    assert [one.name for one in job.student.card.classes[1:]] == ["Cell"]
+    assert [one.name for one in job.network.card.classes[1:]] == ["Cell"]
     assert job.news[-1] == "note         the student is larger than its teacher"
 
 
@@ -211,4 +211,4 @@ def test_types_are_left_out_where_they_differ(images, networks):
     with pytest.raises(InputError, match=r"losses\.types=0"):
         distil_run.prepare(config(images, networks, "other"))
     job = distil_run.prepare(values)
-    assert [one.name for one in job.student.card.classes[1:]] == ["Round", "Flat"]
+    assert [one.name for one in job.network.card.classes[1:]] == ["Round", "Flat"]
