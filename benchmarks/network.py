@@ -66,9 +66,8 @@ def main(
             for side in tiles:
                 for batch in batches:
                     case = Case(preset, side, batch, dtype, attention)
-                    found = case.measure(rounds, compile, twin)
-                    if profile:
-                        trace(case, profile / f"{preset}-{side}-{batch}-{dtype}")
+                    traced = profile and profile / f"{preset}-{side}-{batch}-{dtype}"
+                    found = case.measure(rounds, compile, twin, traced)
                     rows.append({"preset": preset, "tile": side, "peak": peak} | found)
                     print(row(case, found, peak), flush=True)
     if out:
@@ -88,7 +87,9 @@ class Case:
         shape = batch, side, side, 3
         self.images = np.random.default_rng(0).standard_normal(shape, np.float32)
 
-    def measure(self, rounds: int, compile: bool, twin: bool) -> dict[str, Any]:
+    def measure(
+        self, rounds: int, compile: bool, twin: bool, profile: Path | None
+    ) -> dict[str, Any]:
         """Times by name, in ms a batch, and what the compiled program says of itself."""
         ours, facts = compiled(self.form, self.images)
         readable, _ = compiled(self.model, self.images)
@@ -99,15 +100,15 @@ class Case:
         for name, maps in first.items():
             compare(name, maps, first["readable"], 1e-4 if self.dtype == "float32" else 0.1)
         times = in_turns(calls, rounds, CLOCK)
+        if profile:
+            trace(ours, profile)
         stats = jax.devices()[0].memory_stats() or {}
         memory = stats.get("peak_bytes_in_use", facts["memory"])
         return facts | {"times": times, "memory": memory, "batch": self.batch}
 
 
-def trace(case: Case, folder: Path) -> None:
-    """A profile of the inference form."""
-    call, _ = compiled(case.form, case.images)
-    call()
+def trace(call: Callable[[], Any], folder: Path) -> None:
+    """A profile of three calls."""
     with jax.profiler.trace(folder):
         for _ in range(3):
             call()

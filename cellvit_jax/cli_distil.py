@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import UseAppendAction, arg
 
-from cellvit_jax.cli_train import STOPPED
+from cellvit_jax.cli_train import STOPPED, join_hosts
 
 
 def distil(
@@ -50,10 +50,7 @@ def distil(
     """
     from cellvit_jax.pretraining import distil_run
 
-    if multihost or coordinator:
-        from cellvit_jax.sharding import start_processes
-
-        start_processes(coordinator, processes, process)
+    join_hosts(coordinator, processes, process, multihost)
     if config is None:
         chosen = distil_run.new_config(data, teacher, student, assign, maps=not no_maps)
     else:

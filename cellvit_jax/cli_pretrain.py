@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import UseAppendAction, arg
 
-STOPPED = 143  # exit code after SIGTERM, as shells have it
+from cellvit_jax.cli_train import STOPPED, join_hosts
 
 
 def pretrain(
@@ -51,10 +51,7 @@ def pretrain(
     from cellvit_jax.pretraining.methods import new_config
     from cellvit_jax.training.config import Source
 
-    if multihost or coordinator:
-        from cellvit_jax.sharding import start_processes
-
-        start_processes(coordinator, processes, process)
+    join_hosts(coordinator, processes, process, multihost)
     sources = tuple(Source(path=path) for path in data)
     config = new_config(method, data=sources, encoder=encoder, source_mpp=mpp)
     if tile_run.run(config.changed(assign), out, quiet=quiet).stopped:

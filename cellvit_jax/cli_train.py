@@ -54,6 +54,16 @@ def train(
     """
     from cellvit_jax.training import command
 
+    join_hosts(coordinator, processes, process, multihost)
+    chosen = command.Arguments(data, model, out, recipe, config, tuple(assign), overfit_one_batch)
+    if command.run(chosen, dry_run=dry_run, quiet=quiet):
+        sys.exit(STOPPED)
+
+
+def join_hosts(
+    coordinator: str | None, processes: int | None, process: int | None, multihost: bool
+) -> None:
+    """Join the other hosts of a run, if there are any. Raises `InputError` for half an answer."""
     told = [value is not None for value in (coordinator, processes, process)]
     if any(told) and not (multihost or all(told)):
         raise InputError(
@@ -64,6 +74,3 @@ def train(
         from cellvit_jax.sharding import start_processes
 
         start_processes(coordinator, processes, process)
-    chosen = command.Arguments(data, model, out, recipe, config, tuple(assign), overfit_one_batch)
-    if command.run(chosen, dry_run=dry_run, quiet=quiet):
-        sys.exit(STOPPED)

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import Image
 from cellvit_jax import __version__, zoo
 from cellvit_jax.exports import read_cells
 from tests.networks import save_encoder, save_head, save_small
+from tests.terminal import warned
 
 ALWAYS = {"report.json", "tissue.png"}
 FILES = {"cells.parquet", "cells.geojson", "cells.json", "instances.tif", "overlay.png", *ALWAYS}
@@ -22,14 +22,8 @@ FILES = {"cells.parquet", "cells.geojson", "cells.json", "instances.tif", "overl
 
 @pytest.fixture
 def call(call):
-    """The command as in a terminal, where warnings are shown, not raised."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            return call(*arguments)
-
-    return run
+    """The command as in a terminal."""
+    return warned(call)
 
 
 @pytest.fixture(scope="module")

@@ -128,6 +128,17 @@ def find_layout(root: Path) -> str:
     raise InputError(_unknown(root))
 
 
+def is_annotated(path: str | Path) -> bool:
+    """Whether a folder is annotated data of a known layout."""
+    if not Path(path).is_dir():
+        return False
+    try:
+        find_layout(Path(path))
+    except InputError:
+        return False
+    return True
+
+
 def _unknown(root: Path) -> str:
     held = sorted(f"{p.name}/" if p.is_dir() else p.name for p in root.iterdir())
     more = f" and {len(held) - MANY} more" if len(held) > MANY else ""

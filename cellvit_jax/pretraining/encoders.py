@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from typing import Any, NamedTuple
 
 from flax import nnx
 
 from cellvit_jax import checkpoint
 from cellvit_jax.card import ModelCard
-from cellvit_jax.errors import InputError
+from cellvit_jax.errors import InputError, hint
 from cellvit_jax.initialise import Source
 from cellvit_jax.models import EncoderConfig
 from cellvit_jax.models.config import ENCODER_SUFFIX
@@ -48,10 +47,9 @@ def find(name: str, *, mpp: float, tile: int, how: str) -> Start:
     try:
         source = Source.find(name)
     except InputError as error:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        known = ", ".join(PRESETS)
-        raise InputError(f"{error}. Encoders with random weights{hint}: {known}") from error
+        raise InputError(
+            f"{error}. Encoders with random weights{hint(name, PRESETS)}: {', '.join(PRESETS)}"
+        ) from error
     card = dataclasses.replace(
         source.card,
         classes=(),

@@ -13,7 +13,7 @@ from cellvit_jax.card import cited
 from cellvit_jax.data import files
 from cellvit_jax.data.dataset import Dataset, Sample
 from cellvit_jax.data.lazy import Lazy
-from cellvit_jax.data.open import find_layout
+from cellvit_jax.data.open import is_annotated
 from cellvit_jax.data.pipeline import Batch, RandomTile
 from cellvit_jax.errors import InputError
 from cellvit_jax.training import fields
@@ -70,19 +70,6 @@ def open_images(sources: Sequence[Source], validation: Validation) -> Images:
     )
 
 
-def is_annotated(path: str | Path) -> bool:
-    """Whether a folder is annotated data of a known layout. Raises `InputError` for no folder."""
-    root = Path(path)
-    if not root.is_dir():
-        what = "a file" if root.exists() else "not there"
-        raise InputError(f"{root} is {what}, expected a folder")
-    try:
-        find_layout(root)
-    except InputError:
-        return False
-    return True
-
-
 def bare(sample: Sample) -> Sample:
     """The image alone."""
     nothing = np.zeros(sample.image.shape[:2], np.int32)
@@ -97,6 +84,9 @@ def read(path: Path) -> Sample:
 
 def _part(source: Source, index: int) -> Dataset:
     root = Path(source.path)
+    if not root.is_dir():
+        what = "a file" if root.exists() else "not there"
+        raise InputError(f"{root} is {what}, expected a folder")
     if is_annotated(root):
         return fields.training_part(source, index)
     if source.split:

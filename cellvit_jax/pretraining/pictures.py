@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from cellvit_jax.data.dataset import Sample
-from cellvit_jax.data.open import find_layout
+from cellvit_jax.data.open import TRAINING, VALIDATION, is_annotated
 from cellvit_jax.errors import InputError
 from cellvit_jax.pretraining.tiles import Picture
 from cellvit_jax.slides import Slide, collection, open_slide
 from cellvit_jax.training.config import Source
-from cellvit_jax.training.fields import TRAINING, VALIDATION, training_part
+from cellvit_jax.training.fields import training_part
 
 COLUMNS = ("path", "label", "split")
 TEST = "test"
@@ -68,17 +68,6 @@ def labelled(source: Source, share: float, mpp: float | None = None) -> Labelled
         raise InputError(f"{root} has one class, {classes[0]}: there is nothing to tell apart")
     pictures = tuple(_picture(line.path, mpp, label=classes.index(line.label)) for line in lines)
     return Labelled(pictures, classes, _measured(root, lines, share))
-
-
-def is_annotated(path: str) -> bool:
-    """Whether a folder is annotated data of a known layout."""
-    if not Path(path).is_dir():
-        return False
-    try:
-        find_layout(Path(path))
-    except InputError:
-        return False
-    return True
 
 
 def _annotated(source: Source, index: int, mpp: float | None) -> Iterator[Picture]:

@@ -102,9 +102,7 @@ def whole(tiles, encoder, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "method", ["dino", *(pytest.param(m, marks=pytest.mark.slow) for m in ("simclr", "supervised"))]
-)
+@pytest.mark.parametrize("method", ["dino", "simclr", "supervised"])
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
     method, whole, tiles, encoder, tmp_path, monkeypatch
 ):

@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-import warnings
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,6 +17,7 @@ from cellvit_jax.probes.bags import Patches, find, read
 from cellvit_jax.probes.gather import gather
 from cellvit_jax.probes.tasks import check_replaceable, intervals, measure
 from tests.probes.makers import bags, cohort, table, vectors, write
+from tests.terminal import warned
 
 pytest.importorskip("matplotlib")
 SMALL = ("--hidden-dim", "8", "--attention-dim", "4", "--epochs", "8", "--learning-rate", "0.01")
@@ -26,14 +26,8 @@ SMALL += ("--batch-size", "4")
 
 @pytest.fixture
 def call(call):
-    """The command as in a terminal, where warnings are shown, not raised."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            return call(*arguments)
-
-    return run
+    """The command as in a terminal."""
+    return warned(call)
 
 
 @pytest.fixture(scope="module")
