@@ -11,6 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from cellvit_jax.models.config import ModelConfig
+from cellvit_jax.models.conv import Conv3x3
 from cellvit_jax.models.vit import dropout, precise
 
 
@@ -56,7 +57,7 @@ class ConvBlock(nnx.Module):
     """3×3 convolution, BatchNorm, ReLU, dropout."""
 
     def __init__(self, inputs: int, outputs: int, rate: float, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(inputs, outputs, (3, 3), dtype=dtype, rngs=rngs)
+        self.conv = Conv3x3(inputs, outputs, dtype=dtype, rngs=rngs)
         self.norm = BatchNorm(outputs, dtype=dtype, rngs=rngs)
         self.dropout = dropout(rate, rngs=rngs)
 
