@@ -39,6 +39,7 @@ class Plan:
     every: int
     tile: int
     batch_size: int
+    peak: float  # learning rate
 
     def recipe(self, steps: int, seed: int) -> Recipe:
         """The bundled network's, for fewer steps."""
@@ -49,7 +50,7 @@ class Plan:
             steps_per_epoch=self.every,
             tile=self.tile,
             batch_size=self.batch_size,
-            schedule=dataclasses.replace(recipe.schedule, warmup_steps=20),
+            schedule=dataclasses.replace(recipe.schedule, peak=self.peak, warmup_steps=20),
             calibration_batches=100,
             seed=seed,
         )
@@ -159,11 +160,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--teacher", default="cellvit-tiny-consep")
     parser.add_argument("--student", default="cellvit-nano")
-    parser.add_argument("--taught", type=int, default=100)
-    parser.add_argument("--trained", type=int, default=100)
-    parser.add_argument("--every", type=int, default=100)
+    parser.add_argument("--taught", type=int, default=150)
+    parser.add_argument("--trained", type=int, default=150)
+    parser.add_argument("--every", type=int, default=75)
     parser.add_argument("--tile", type=int, default=128)
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--peak", type=float, default=3e-3)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--figure", type=Path)
     given = vars(parser.parse_args())
