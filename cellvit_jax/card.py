@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 Color = tuple[int, int, int]
+Stain = Literal["", "macenko"]
 
 CITATION = "Hörst et al., CellViT, Medical Image Analysis 94, 2024, doi:10.1016/j.media.2024.103143"
 TILES = {"cellvit_virchow": 512, "cellvit_virchow2": 512}  # what they were trained on
@@ -45,7 +46,9 @@ class ModelCard:
 
     `classes` and `tissues` are names in the order of the ids, `classes[0]` being the background;
     `mean` and `std` normalise RGB/255; `mpp` is the resolution in µm per pixel that the network
-    was trained at, `tile` the side in pixels of the tiles that it is best run on.
+    was trained at, `tile` the side in pixels of the tiles that it is best run on. With `stain`
+    "macenko" it was trained on images in the colours of one staining, and is shown such: see
+    `stains`.
     """
 
     classes: tuple[CellClass, ...]
@@ -54,6 +57,7 @@ class ModelCard:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     mpp: float = 0.25
     tile: int = 1024
+    stain: Stain = ""
     provenance: str = ""
     license: str = ""
     citation: str = ""

@@ -52,7 +52,11 @@ def staining(image: np.ndarray) -> Staining | None:
 
 def stained_as(image: np.ndarray, reference: Staining) -> np.ndarray:
     """An (H,W,3) uint8 image with the stains of `reference`; one without tissue stays as it is."""
-    own = staining(image)
+    return restained(image, staining(image), reference)
+
+
+def restained(image: np.ndarray, own: Staining | None, reference: Staining) -> np.ndarray:
+    """`stained_as` for a part of an image whose `own` staining is known; None changes nothing."""
     if own is None:
         return image
     amounts = _amounts(_density(image), np.array([own.haematoxylin, own.eosin]))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cellvit_jax.data.normalise import Normalised
+from cellvit_jax.data.normalise import normalised
 from cellvit_jax.stains import Staining, stained_as, staining
 from tests.training_data.fields import field
 
@@ -49,7 +49,7 @@ def test_glass_has_no_stains_and_stays_as_it_is(level):
 
 
 def test_fields_are_normalised_when_they_are_read():
-    fields = Normalised([field(), field()])
+    fields = normalised([field(), field()])
     assert len(list(fields)) == len(fields) == 2
     assert (fields[1].image != field().image).any()
     np.testing.assert_array_equal(fields[1].instances, field().instances)

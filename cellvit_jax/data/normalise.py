@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 from cellvit_jax.data.dataset import Sample
+from cellvit_jax.data.lazy import Lazy
 from cellvit_jax.stains import Staining, stained_as
 
 
-@dataclasses.dataclass(frozen=True)
-class Normalised:
-    """`samples` with every image stained as `reference` (Macenko et al. 2009), when they are read.
+def normalised(samples: Sequence[Sample]) -> Lazy:
+    """`samples` in the colours of Macenko's reference (Macenko et al. 2009), when they are read.
 
-    A network that was trained on these has to be given such images ever after: see `stained_as`.
+    A network that was trained on these has to be shown such images ever after: `ModelCard.stain`.
     """
+    return Lazy(partial(_normalised, samples), tuple(range(len(samples))))
 
-    samples: Sequence[Sample]
-    reference: Staining = dataclasses.field(default_factory=Staining)
 
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))
-
-    def __getitem__(self, index: int) -> Sample:
-        sample = self.samples[index]
-        return dataclasses.replace(sample, image=stained_as(sample.image, self.reference))
+def _normalised(samples: Sequence[Sample], index: int) -> Sample:
+    sample = samples[index]
+    return dataclasses.replace(sample, image=stained_as(sample.image, Staining()))

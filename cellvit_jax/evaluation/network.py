@@ -21,6 +21,7 @@ from cellvit_jax.inference.predictor import Predictor, normalised
 from cellvit_jax.inference.segment import Segmentation, predictor_of, segment_image
 from cellvit_jax.models import CellViT, folded
 from cellvit_jax.slides import ImageSlide
+from cellvit_jax.stains import Staining, stained_as
 
 MIN_SIDE = 16  # of maps that nuclei are looked for in
 SAME_MPP = 0.02  # relative difference of resolutions that are one
@@ -65,12 +66,16 @@ class Network:
         fits = height == width and MIN_SIDE <= height <= self.card.tile and height % self.patch == 0
         return height if fits and math.isclose(mpp, self.card.mpp, rel_tol=SAME_MPP) else 0
 
+    def shown(self, image: np.ndarray) -> np.ndarray:
+        """An image in the colours that the network was trained on."""
+        return stained_as(image, Staining()) if self.card.stain else image
+
     def _tiles(self, samples: Iterator[Sample]) -> Iterator[tuple[Sample, Found]]:
         size = self.predictor.batch_size
         before: tuple[list[Sample], Any] | None = None
         while batch := list(itertools.islice(samples, size)):
             images = np.zeros((size, *batch[0].image.shape), np.uint8)
-            images[: len(batch)] = [sample.image for sample in batch]
+            images[: len(batch)] = [self.shown(sample.image) for sample in batch]
             on_device = jax.device_put(images, self.predictor.divided)
             running = _see(self.predictor.graphdef, self.card, self.predictor.state, on_device)
             if before:

@@ -86,7 +86,7 @@ def rows(
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         tiles = _closing(stack, read(plan, places[begin:], report, pool, workers + 1))
-        maps = _closing(stack, ahead(predict(tiles, predictor), 2))
+        maps = _closing(stack, ahead(predict(tiles, predictor, plan.shown), 2))
         fresh = itertools.islice(maps, first - begin, None)
         seen = _closing(stack, stages.extract(fresh, report, pool, workers + 1))
         new = _closing(stack, watch(seen))
@@ -120,11 +120,13 @@ def read(
 
 
 def predict(
-    tiles: Iterable[tuple[Tile, Place, np.ndarray | None]], network: Predict
+    tiles: Iterable[tuple[Tile, Place, np.ndarray | None]],
+    network: Predict,
+    shown: Callable[[np.ndarray], np.ndarray] = lambda pixels: pixels,
 ) -> Iterator[tuple[Tile, Place, Maps | None]]:
-    """The tiles with their maps, among which their pixels are."""
+    """The tiles with their maps, among which their pixels are; the network sees what is `shown`."""
     ours, theirs = itertools.tee(tiles)
-    images = (_or_blank(tile, pixels) for tile, _, pixels in theirs)
+    images = (shown(_or_blank(tile, pixels)) for tile, _, pixels in theirs)
     for (tile, place, pixels), maps in zip(ours, network(images), strict=True):
         yield tile, place, maps | {"pixels": pixels} if pixels is not None else None
 

@@ -12,10 +12,13 @@ import pyarrow as pa
 from cellvit_jax.card import ModelCard
 from cellvit_jax.errors import InputError
 from cellvit_jax.slides import Grid, ImageSlide, Resampled, Slide, grid, resample_factor, tissue
+from cellvit_jax.slides.resampled import overview
 from cellvit_jax.slides.slide import Box
+from cellvit_jax.stains import Staining, restained, staining
 
 MARGIN = 8  # a tile keeps an eighth of its side as context on every side of its core
 ASSUMED_MPP = 0.25
+OVERVIEW = 2048  # pixels of the longer side in which the stains of a slide are looked for
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,7 +26,8 @@ class Plan:
     """A slide, its µm per pixel, the `view` that the model has of it, and the tiles of that.
 
     `wanted` (rows, columns) says which tiles of the grid are looked at; of cells count those with a
-    centroid in the mask, if that is sharp, and in `roi`, a box in level-0 pixels.
+    centroid in the mask, if that is sharp, and in `roi`, a box in level-0 pixels. `staining` is
+    the slide's own where the model is to be shown the reference's.
     """
 
     slide: Slide
@@ -33,6 +37,11 @@ class Plan:
     mask: tissue.Mask
     wanted: npt.NDArray[np.bool_]
     roi: Box | None = None
+    staining: Staining | None = None
+
+    def shown(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Pixels of the view (…,3) in the colours that the model was trained on."""
+        return restained(pixels, self.staining, Staining())
 
     @property
     def places(self) -> npt.NDArray[np.int64]:
@@ -84,7 +93,12 @@ def planned(
     tiles = grid(view.size, side, side // MARGIN if margin is None else margin)
     plain = isinstance(slide, ImageSlide)
     mask = tissue.find(slide, mpp, where or (tissue.NONE if plain else tissue.OTSU), roi)
-    return Plan(slide, mpp, view, tiles, mask, mask.tiles(tiles, view.factor), roi)
+    own = _staining(slide) if card.stain else None
+    return Plan(slide, mpp, view, tiles, mask, mask.tiles(tiles, view.factor), roi, own)
+
+
+def _staining(slide: Slide) -> Staining | None:
+    return staining(overview(slide, min(1.0, OVERVIEW / max(slide.size))))
 
 
 def known_mpp(slide: Slide) -> float:

@@ -9,6 +9,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
+from cellvit_jax.card import Stain
 from cellvit_jax.errors import InputError, OutputError
 from cellvit_jax.files import atomic_open
 from cellvit_jax.training import plain
@@ -92,11 +93,14 @@ class RunConfig(Config):
     """Everything that decides what a run computes, as plain values.
 
     `model` is the name of an architecture (`cellvit-tiny`) to begin with random weights, the folder
-    or name of a CellViT to go on from, or the folder of an encoder.
+    or name of a CellViT to go on from, or the folder of an encoder. With `stain` "macenko" the
+    network sees images in the colours of one staining, now and ever after; one that was trained so
+    needs not be told.
     """
 
     data: tuple[Source, ...]
     model: str
+    stain: Stain = ""
     validation: Validation = field(default_factory=Validation)
     overfit_one_batch: bool = False
 

@@ -130,14 +130,14 @@ def at_most(part: Dataset, fields: int) -> Dataset:
 
 def joined(parts: Sequence[Dataset]) -> Lazy:
     places = tuple((i, j) for i, part in enumerate(parts) for j in range(len(part.samples)))
-    return Lazy(partial(_field, tuple(_quick(part.samples) for part in parts)), places)
+    return Lazy(partial(_field, tuple(at_hand(part.samples) for part in parts)), places)
 
 
 def _field(parts: tuple[Sequence[Sample], ...], place: tuple[int, int]) -> Sample:
     return parts[place[0]][place[1]]
 
 
-def _quick(samples: Sequence[Sample]) -> Sequence[Sample]:
+def at_hand(samples: Sequence[Sample]) -> Sequence[Sample]:
     """The fields in memory where they take little of it: tiles are many to a field."""
     if samples[0].instances.size * BYTES * len(samples) > IN_MEMORY:
         return samples

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from cellvit_jax import hosts, sharding
 from cellvit_jax.data.dataset import Dataset
+from cellvit_jax.data.normalise import normalised
 from cellvit_jax.data.pipeline import RandomTile
 from cellvit_jax.errors import InputError
 from cellvit_jax.evaluation.annotated import validate
@@ -27,7 +28,7 @@ from cellvit_jax.models import CellViT
 from cellvit_jax.training import loop, start
 from cellvit_jax.training.conduct import Batches, conduct, stream
 from cellvit_jax.training.config import RECIPES, RunConfig, Source, Validation
-from cellvit_jax.training.fields import open_fields
+from cellvit_jax.training.fields import at_hand, open_fields
 from cellvit_jax.training.recipes import Recipe
 from cellvit_jax.training.task import Task
 
@@ -77,8 +78,11 @@ def prepare(config: RunConfig) -> Job:
     recipe = config.recipe.over(len(fields.learnt.samples))
     mesh = sharding.make_mesh(**dataclasses.asdict(config.devices))
     network = start.find(config.model, fields.learnt, tile=recipe.tile, seed=recipe.seed)
+    if config.stain:
+        network = network.with_stain(config.stain)
+    learnt = fields.learnt.samples
     tiles = RandomTile(
-        fields.learnt.samples,
+        at_hand(normalised(learnt)) if network.card.stain else learnt,
         fields.weights,
         recipe.tile,
         recipe.augmentation,

@@ -9,7 +9,7 @@ import jax
 from flax import nnx
 
 from cellvit_jax import checkpoint, zoo
-from cellvit_jax.card import CITATION, ModelCard, cell_classes, cited
+from cellvit_jax.card import CITATION, ModelCard, Stain, cell_classes, cited
 from cellvit_jax.data.dataset import Dataset
 from cellvit_jax.errors import InputError, hint
 from cellvit_jax.initialise import new_model
@@ -39,6 +39,10 @@ class Start(NamedTuple):
     card: ModelCard
     weights: Weights
     news: tuple[str, ...]
+
+    def with_stain(self, stain: Stain) -> Start:
+        """For images in the colours of one staining."""
+        return self._replace(card=dataclasses.replace(self.card, stain=stain))
 
 
 def is_preset(model: str) -> bool:

@@ -1,5 +1,8 @@
 """The bundled network on the bundled image: what a user does first."""
 
+import copy
+import dataclasses
+
 import cv2
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +16,7 @@ from cellvit_jax.cells.staining import haematoxylin
 from cellvit_jax.errors import InputError
 from cellvit_jax.inference.segment import predictor_of, segment_image
 from cellvit_jax.slides import ImageSlide, open_image, plan
+from cellvit_jax.stains import Staining, stained_as
 from tests.networks import make, small_config
 
 IMAGE = zoo.ASSETS / "he-consep.png"
@@ -149,6 +153,19 @@ def test_an_unknown_resolution_is_taken_as_a_quarter_micrometre_and_said(model):
         cells = cj.segment(pixels, model)
     assert len(cells) == 0
     assert cells.mpp == 0.25
+
+
+def test_a_model_of_normalised_images_is_shown_such_and_measures_what_is_there(model, found):
+    image = found.image
+    seen = dataclasses.replace(image, pixels=stained_as(image.pixels, Staining()))
+    assert np.abs(seen.pixels.astype(int) - image.pixels).mean() > 2
+    normalising = copy.copy(model)
+    normalising.card = dataclasses.replace(model.card, stain="macenko")
+    ours = segment_image(image, predictor_of(normalising)).cells
+    theirs = segment_image(seen, predictor_of(model)).cells
+    measured = ["haematoxylin_mean", "haematoxylin_sd"]
+    assert ours.table.drop_columns(measured).equals(theirs.table.drop_columns(measured))
+    assert (ours.column(measured[0]) != theirs.column(measured[0])).all()
 
 
 def test_a_model_without_a_card_is_refused():

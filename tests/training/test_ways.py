@@ -17,8 +17,10 @@ pytest.importorskip("grain")
 import cellvit_jax as cj
 from cellvit_convert import cli as convert
 from cellvit_jax import checkpoint, sharding
+from cellvit_jax.card import ModelCard
 from cellvit_jax.data import open_dataset
 from cellvit_jax.models import DecoderWidths
+from cellvit_jax.stains import Staining, stained_as
 from cellvit_jax.torch_files import read_torch
 from cellvit_jax.training import config as configs
 from cellvit_jax.training import run as runs
@@ -170,6 +172,29 @@ def test_sources_have_their_shares_and_one_may_be_without_types(train, data, mod
     typed = np.concatenate([next(stream)["typed"] for _ in range(150)])
     stream.close()
     assert typed.mean() == pytest.approx(1 / 1.5, abs=0.08)  # three deviations of 300 draws
+
+
+def test_a_network_sees_normalised_images_now_and_when_it_is_trained_further(data, model, tmp_path):
+    (field, *_) = open_dataset(data).samples
+    changes = ["recipe.augmentation={}", "recipe.tile=64", "validation.held_out=0"]
+    config = runs.new_config([str(data)], str(model), "finetune", changes)
+    plain, told = runs.prepare(config), runs.prepare(config.changed(["stain=macenko"]))
+    assert (plain.network.card.stain, told.network.card.stain) == ("", "macenko")
+    save_with_card(told.network.card, model, tmp_path / "normalising")
+    config = runs.new_config([str(data)], str(tmp_path / "normalising"), "finetune", changes)
+    for job, image in (
+        (plain, field.image),
+        (told, stained_as(field.image, Staining())),
+        (runs.prepare(config), stained_as(field.image, Staining())),
+    ):
+        stream = job.batches(0)
+        np.testing.assert_array_equal(next(stream)["image"][0], image)
+        stream.close()
+
+
+def save_with_card(card: ModelCard, model: Path, path: Path) -> None:
+    network = cj.load(model)
+    checkpoint.save(path, nnx.state(network, checkpoint.WEIGHTS), network.config, card)
 
 
 @pytest.mark.slow
