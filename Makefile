@@ -43,6 +43,7 @@ bench-cpu: venv
 	$(BIN)/python benchmarks/training_step.py --steps 3
 	$(BIN)/python benchmarks/held_activations.py
 	$(BIN)/python benchmarks/compile_time.py
+	$(BIN)/python benchmarks/cost_analysis.py
 
 bench-gpu: venv
 	$(BIN)/python benchmarks/network.py --presets cellvit_256 cellvit_sam_h --tiles 256 1024 \
