@@ -13,7 +13,7 @@ from flax import nnx
 from cellvit_jax.models import ModelConfig
 from cellvit_jax.models.vit import precise
 from cellvit_jax.pretraining.teacher import Seen, Teacher, see
-from cellvit_jax.training.losses import dice, mse, msge
+from cellvit_jax.training.losses import mse
 from cellvit_jax.training.objective import Metrics
 from cellvit_jax.training.recipes import Recipe
 from cellvit_jax.training.task import network
@@ -23,30 +23,27 @@ from cellvit_jax.training.task import network
 class Losses:
     """Weights of what a student is to learn from its teacher; 0 leaves a part out.
 
-    `features` are the four skips; the teacher must have maps for the others. Binary and type maps
-    are compared as probabilities at `temperature`: a higher one tells more of how likely the
-    unlikely is (Hinton et al. 2015). Nuclei are few pixels, and would be learnt late by these
-    alone: `overlap` is soft Dice of the binary map, `hv_gradients` the error of the distances'
-    slopes inside the teacher's nuclei, as in training from annotations.
+    `features` are the four skips; the teacher must have maps for the others. `found` is the
+    recipe's objective, which what the teacher finds takes part in as annotations do. Binary and
+    type maps are also compared as probabilities at `temperature`: a higher one tells more of how
+    likely the unlikely is (Hinton et al. 2015).
     """
 
     features: float = 1.0
+    found: float = 1.0
     binary: float = 1.0
-    overlap: float = 3.0
-    hv: float = 5.0
-    hv_gradients: float = 4.0
     types: float = 0.5
     temperature: float = 2.0
 
     @classmethod
     def of_features(cls) -> Losses:
         """What an encoder alone can teach."""
-        return cls(binary=0.0, overlap=0.0, hv=0.0, hv_gradients=0.0, types=0.0)
+        return cls(found=0.0, binary=0.0, types=0.0)
 
     @property
     def maps(self) -> bool:
         """Whether the teacher's maps count."""
-        return any((self.binary, self.overlap, self.hv, self.hv_gradients, self.types))
+        return any((self.found, self.binary, self.types))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,24 +85,35 @@ class Distillation:
 
     def terms(self, student: Seen, teacher: Seen) -> Metrics:
         """Every loss that counts, by the name of its weight."""
-
-        def both(name: str) -> tuple[jax.Array, jax.Array]:
-            return student.maps[name], teacher.maps[name]
-
         made: dict[str, Callable[[], jax.Array]] = {
             "features": lambda: feature_loss(student.skips, teacher.skips),
-            "binary": lambda: soft_divergence(*both("nuclei_binary_map"), self.losses.temperature),
-            "overlap": lambda: soft_dice(*both("nuclei_binary_map")),
-            "hv": lambda: mse(*both("hv_map")),
-            "hv_gradients": lambda: msge(*both("hv_map"), nuclei(teacher)),
-            "types": lambda: soft_divergence(*both("nuclei_type_map"), self.losses.temperature),
+            "found": lambda: self.found(student.maps, teacher.maps),
+            "binary": lambda: self.divergence("nuclei_binary_map", student, teacher),
+            "types": lambda: self.divergence("nuclei_type_map", student, teacher),
         }
         return {name: loss() for name, loss in made.items() if getattr(self.losses, name)}
 
+    def found(self, student: Metrics, teacher: Metrics) -> jax.Array:
+        """The objective of maps; types count where those of both networks are the same."""
+        objective, batch = self.recipe.objective, as_annotations(teacher)
+        terms = objective.nuclei(student, batch)
+        if self.losses.types:
+            terms |= objective.types(student["nuclei_type_map"], batch)
+        return objective.total(terms)
 
-def nuclei(seen: Seen) -> jax.Array:
-    """Where there are nuclei, (B,H,W) of 0 and 1."""
-    return seen.maps["nuclei_binary_map"].argmax(-1).astype(jnp.float32)
+    def divergence(self, name: str, student: Seen, teacher: Seen) -> jax.Array:
+        """That of a map of logits."""
+        return soft_divergence(student.maps[name], teacher.maps[name], self.losses.temperature)
+
+
+def as_annotations(maps: Metrics) -> Metrics:
+    """What a network finds, as a batch has what people found."""
+    return {
+        "nuclei": maps["nuclei_binary_map"].argmax(-1),
+        "hv": maps["hv_map"],
+        "types": maps["nuclei_type_map"].argmax(-1),
+        "typed": jnp.ones(len(maps["hv_map"])),
+    }
 
 
 def feature_loss(student: tuple[jax.Array, ...], teacher: tuple[jax.Array, ...]) -> jax.Array:
@@ -130,11 +138,6 @@ def whitened(tokens: jax.Array) -> jax.Array:
     """Tokens (…,D) with mean 0 and variance 1."""
     centred = tokens - tokens.mean(-1, keepdims=True)
     return centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
-
-
-def soft_dice(logits: jax.Array, target: jax.Array) -> jax.Array:
-    """Soft Dice loss of the probabilities of two maps of logits (B,H,W,C), summed over classes."""
-    return dice(jax.nn.softmax(logits), jax.nn.softmax(target))
 
 
 def soft_divergence(logits: jax.Array, target: jax.Array, temperature: float) -> jax.Array:

@@ -124,8 +124,7 @@ def prepare(config: DistilConfig) -> Job:
 
 def validation(config: DistilConfig, measured: Dataset | None) -> loop.Validation | None:
     """How the student is measured: only one that learns to find nuclei can be."""
-    finds = config.losses.binary and config.losses.hv
-    return validation_on(measured if finds else None, config.validation)
+    return validation_on(measured if config.losses.found else None, config.validation)
 
 
 def compute_type(chosen: str) -> str:

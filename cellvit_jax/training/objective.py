@@ -41,8 +41,12 @@ class Objective:
         """The total and each unweighted term, for a batch as `data.pipeline.encode` makes it."""
         maps = model(normalise(model, batch["image"]))
         terms = self.terms(maps, batch)
-        total = jnp.sum(jnp.stack([getattr(self, name) * value for name, value in terms.items()]))
+        total = self.total(terms)
         return total, terms | {"loss": total}
+
+    def total(self, terms: Metrics) -> jax.Array:
+        """The weighted sum of terms."""
+        return jnp.sum(jnp.stack([getattr(self, name) * value for name, value in terms.items()]))
 
     def terms(self, maps: Metrics, batch: Mapping[str, jax.Array]) -> Metrics:
         """Every loss by the name of its weight."""

@@ -24,7 +24,6 @@ from cellvit_jax.pretraining.distil import (
 )
 from cellvit_jax.pretraining.teacher import Seen
 from cellvit_jax.sharding import make_mesh, put_batch
-from cellvit_jax.training.losses import hv_gradient
 from cellvit_jax.training.recipes import Recipe, Schedule
 from cellvit_jax.training.state import Layout, begin, new_layout
 from cellvit_jax.training.step import make_step
@@ -106,19 +105,23 @@ def test_the_terms_are_those_of_the_maps_and_only_those_that_count(folder):
     task = student_on(ONE, folder).task
     assert isinstance(task, Distillation)
     terms = task.terms(student, teacher)
-    assert set(terms) == {"features", "binary", "overlap", "hv", "hv_gradients", "types"}
-    p, q = (np.exp(np.asarray(m["nuclei_binary_map"])) for m in maps)
-    p, q = p / p.sum(-1, keepdims=True), q / q.sum(-1, keepdims=True)
-    overlap = [1 - 2 * (p * q)[..., i].sum() / (p + q)[..., i].sum() for i in range(2)]
-    assert float(terms["overlap"]) == pytest.approx(sum(overlap), rel=1e-3)
-    slopes = hv_gradient(maps[0]["hv_map"]) - hv_gradient(maps[1]["hv_map"])
-    inside = np.asarray(maps[1]["nuclei_binary_map"]).argmax(-1) == 1
-    expected = np.mean(np.asarray(slopes)[inside] ** 2)
-    assert float(terms["hv_gradients"]) == pytest.approx(expected, rel=1e-4)
-    expected = np.mean((np.asarray(maps[0]["hv_map"]) - np.asarray(maps[1]["hv_map"])) ** 2)
-    assert float(terms["hv"]) == pytest.approx(expected, rel=1e-5)
+    assert set(terms) == {"features", "found", "binary", "types"}
+    said = {name: np.asarray(values) for name, values in maps[1].items()}
+    batch = {
+        "nuclei": said["nuclei_binary_map"][..., 1] > said["nuclei_binary_map"][..., 0],
+        "hv": said["hv_map"],
+        "types": said["nuclei_type_map"].argmax(-1),
+        "typed": np.ones(1),
+    }
+    weighted = RECIPE.objective.terms(maps[0], batch)
+    expected = sum(getattr(RECIPE.objective, name) * value for name, value in weighted.items())
+    assert float(terms["found"]) == pytest.approx(float(expected), rel=1e-5)
     some = Distillation(STUDENT, RECIPE, task.teacher, Losses(types=0.0, features=0.0))
-    assert set(some.terms(student, teacher)) == {"binary", "overlap", "hv", "hv_gradients"}
+    few = some.terms(student, teacher)
+    assert set(few) == {"found", "binary"}
+    untyped = {name: value for name, value in weighted.items() if not name.startswith("type")}
+    expected = sum(getattr(RECIPE.objective, name) * value for name, value in untyped.items())
+    assert float(few["found"]) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_a_teacher_sees_what_its_network_sees(folder):
@@ -198,7 +201,7 @@ def test_many_devices_are_as_one_and_the_teacher_stays_as_it_is(folder):
         name: getattr(Losses(), name) * first[name] for name in Losses().__dict__ if name in first
     }
     assert first["loss"] == pytest.approx(sum(terms.values()), rel=1e-9)
-    assert set(terms) == {"features", "binary", "overlap", "hv", "hv_gradients", "types"}
+    assert set(terms) == {"features", "found", "binary", "types"}
     stored = nnx.to_pure_dict(nnx.state(checkpoint.load(folder), checkpoint.WEIGHTS))
     for one in found:
         for name, value in checkpoint.leaves(stored).items():

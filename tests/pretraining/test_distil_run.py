@@ -102,7 +102,7 @@ def test_images_alone_make_a_model_that_training_goes_on_with(
     whole, networks, annotated, call, tmp_path
 ):
     assert [row["step"] for row in rows(whole)] == list(range(6))
-    assert {"features", "binary", "hv", "types", "loss", "grad_norm"} <= rows(whole)[0].keys()
+    assert {"features", "found", "binary", "types", "loss", "grad_norm"} <= rows(whole)[0].keys()
     model = cj.load(whole / "best")
     assert model.config.embed_dim == 8
     assert [one.name for one in model.card.classes[1:]] == ["Round", "Long"]
@@ -199,7 +199,7 @@ def test_what_cannot_be_learnt_is_one_sentence(images, networks, tmp_path, call)
     other = ("--teacher", networks / "teacher", "--student", networks / "other")
     assert "Round, Flat, its teacher Round, Long" in told("--data", images, *other)
     alone = ("--teacher", networks / "encoder", "--student", "cellvit-nano")
-    assert "no maps to learn from" in told("--data", images, *alone, "--set", "losses.hv=1")
+    assert "no maps to learn from" in told("--data", images, *alone, "--set", "losses.found=1")
     assert "cellvit-nanu" in told("--data", images, *teacher[:2], "--student", "cellvit-nanu")
     odd = told("--data", images, *teacher, "--set", "recipe.tile=40")
     assert "multiples of the patch size" in odd
