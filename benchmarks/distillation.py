@@ -5,8 +5,8 @@
 DATA is annotated, with the splits train and val, such as CoNSeP; the student has random weights.
 With every seed it is distilled for a number of steps and trained on annotations for some more. One
 baseline is trained for as many steps on annotations, the other for all steps: the same tiles,
-augmentation, learning rates and batch size throughout. All are measured on val as they go. A
-program that was stopped goes on where it was.
+augmentation and batch size throughout, and at each step the same learning rate, which falls to zero
+at the end. All are measured on val as they go. A program that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from cellvit_jax.training.recipes import Recipe, demo
 
 Curve = list[tuple[int, float]]  # steps, bPQ
 ARMS = ("distilled, then trained", "trained as long on annotations", "trained for all steps")
+FALLS = 0.3  # of all steps, in which the learning rate does
 COLOURS = ("tab:blue", "tab:green", "tab:orange")
 
 
@@ -43,8 +44,8 @@ class Plan:
     batch_size: int
     peak: float  # learning rate
 
-    def recipe(self, steps: int, seed: int) -> Recipe:
-        """The bundled network's, for fewer steps."""
+    def recipe(self, steps: int, seed: int, *, warmup: int = 20, falls: bool = True) -> Recipe:
+        """The bundled network's, for fewer steps; whether the rate falls in the last of them."""
         recipe = demo()
         return dataclasses.replace(
             recipe,
@@ -52,7 +53,12 @@ class Plan:
             steps_per_epoch=self.every,
             tile=self.tile,
             batch_size=self.batch_size,
-            schedule=dataclasses.replace(recipe.schedule, peak=self.peak, warmup_steps=20),
+            schedule=dataclasses.replace(
+                recipe.schedule,
+                peak=self.peak,
+                warmup_steps=warmup,
+                decay_share=falls * FALLS * (self.taught + self.trained) / steps,
+            ),
             calibration_batches=100,
             seed=seed,
         )
@@ -61,13 +67,13 @@ class Plan:
         """The last step is measured in any case."""
         return Validation(every=1 if steps > self.every else 2)
 
-    def supervised(self, out: Path, model: str, steps: int, seed: int) -> Curve:
+    def supervised(self, out: Path, model: str, recipe: Recipe) -> Curve:
         """The curve of a training."""
         config = RunConfig(
             data=(Source(path=str(self.data)),),
             model=model,
-            recipe=self.recipe(steps, seed),
-            validation=self.measured(steps),
+            recipe=recipe,
+            validation=self.measured(recipe.steps),
             loggers=(),
         )
         training_run.run(config, out, quiet=True)
@@ -78,7 +84,7 @@ class Plan:
         config = distil_run.new_config((str(self.data),), self.teacher, self.student)
         config = dataclasses.replace(
             config,
-            recipe=self.recipe(self.taught, seed),
+            recipe=self.recipe(self.taught, seed, falls=False),
             validation=self.measured(self.taught),
             loggers=(),
         )
@@ -91,12 +97,13 @@ class Plan:
         then = self.supervised(
             runs / f"{seed}-trained-further",
             str(runs / f"{seed}-distilled/last"),
-            self.trained,
-            seed,
+            self.recipe(self.trained, seed, warmup=0),
         )
         whole = first + [(self.taught + step, score) for step, score in then]
         short, long = (
-            self.supervised(runs / f"{seed}-trained-{steps}", self.student, steps, seed)
+            self.supervised(
+                runs / f"{seed}-trained-{steps}", self.student, self.recipe(steps, seed)
+            )
             for steps in (self.trained, self.taught + self.trained)
         )
         return dict(zip(ARMS, (whole, short, long), strict=True))
