@@ -43,7 +43,8 @@ def image(tmp_path) -> Path:
 
 def test_segment_writes_every_file_and_says_what_it_found(call, image, model, tmp_path):
     code, out, err = call("segment", image, "--out", tmp_path / "out", "--model", model)
-    assert (code, err) == (0, "")
+    said = [line for line in err.splitlines() if not line.startswith("tissue: ")]
+    assert (code, said) == (0, [])  # beside progress, which slow machines show
     folder = tmp_path / "out" / "tissue"
     assert {path.name for path in folder.iterdir()} == FILES
     cells = read_cells(folder)
