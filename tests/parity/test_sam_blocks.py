@@ -54,8 +54,11 @@ def both(request: pytest.FixtureRequest) -> Both:
     return Both(model, tensors)
 
 
-def close(found: jax.Array, expected: Any, tolerance: float = 1e-6) -> None:
-    """Within a part of the largest value."""
+def close(found: jax.Array, expected: Any, tolerance: float = 2e-6) -> None:
+    """Within a part of the largest value: 1e-6 with AVX-512, 1.8e-6 with AVX2.
+
+    A float32 product over 512 channels is off by 6e-7 of its largest value there, by 1.2e-6 here.
+    """
     reference = expected.numpy()
     assert found.shape == reference.shape
     assert np.abs(np.asarray(found) - reference).max() <= tolerance * np.abs(reference).max()
