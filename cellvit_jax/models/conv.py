@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -10,7 +12,6 @@ from jax.typing import DTypeLike
 
 from cellvit_jax.models.vit import precise
 
-LAYOUT = ("NHWC", "HWIO", "NHWC")
 TAPS = [(row, col) for row in range(3) for col in range(3)]
 BLOCK = 512  # pixels whose neighbourhoods stay in a core's cache
 
@@ -24,34 +25,40 @@ class Conv3x3(nnx.Conv):
         )
 
 
+def convolved(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
+    """(B,H,W,I) under a kernel (h,w,I,O), in the kernel's type."""
+    return lax.conv_general_dilated(
+        x.astype(kernel.dtype), kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
 def _convolve(x: jax.Array, kernel: jax.Array, *_, **__) -> jax.Array:
-    return convolved(x, kernel)
+    return _convolved(x, kernel)
 
 
 @jax.custom_vjp
-def convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """(B,H,W,I) by a kernel (3,3,I,O): (B,H,W,O). On CPU the kernel's gradient is `by_blocks`."""
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
+def _convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return convolved(x, kernel, "SAME")
 
 
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return convolved(x, kernel), (x, kernel)
+    return _convolved(x, kernel), (x, kernel)
 
 
 def _backward(kept: tuple[jax.Array, jax.Array], slope: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
-    of_x = convolved(slope, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+    of_x = _convolved(slope, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
     of_kernel = lax.platform_dependent(x, slope, cpu=by_blocks, default=at_once)
     return of_x, of_kernel.astype(kernel.dtype)
 
 
-convolved.defvjp(_forward, _backward)
+_convolved.defvjp(_forward, _backward)
 
 
 def at_once(x: jax.Array, slope: jax.Array) -> jax.Array:
     """The gradient of the kernel as XLA derives it, (3,3,I,O): a convolution by all of `slope`."""
     kernel = jax.ShapeDtypeStruct((3, 3, x.shape[-1], slope.shape[-1]), x.dtype)
-    (gradient,) = jax.linear_transpose(lambda kernel: convolved.fun(x, kernel), kernel)(slope)
+    (gradient,) = jax.linear_transpose(lambda kernel: convolved(x, kernel, "SAME"), kernel)(slope)
     return gradient
 
 

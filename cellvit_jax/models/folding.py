@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 
 from cellvit_jax.models.attention import set_kernel
 from cellvit_jax.models.cellvit import CellViT
+from cellvit_jax.models.conv import convolved
 from cellvit_jax.models.decoder import ConvBlock, DeconvBlock, SkipPaths, Trunk, Upsample, resize
 
 Levels = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
@@ -151,13 +152,6 @@ class FoldedTrunk(nnx.Module):
 def chain(blocks: nnx.Sequential) -> nnx.Sequential:
     """Blocks in their inference form, one after the other."""
     return nnx.Sequential(*[Folded(block) for block in blocks.layers])
-
-
-def convolved(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
-    """(B,H,W,I) under a kernel (h,w,I,O), in the kernel's type."""
-    return jax.lax.conv_general_dilated(
-        x.astype(kernel.dtype), kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
 
 
 def activated(x: jax.Array, bias: jax.Array, dtype: DTypeLike) -> jax.Array:

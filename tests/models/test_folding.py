@@ -7,8 +7,9 @@ import pytest
 from flax import nnx
 
 from cellvit_jax.models import CellViT, folded
+from cellvit_jax.models.conv import convolved
 from cellvit_jax.models.decoder import Upsample
-from cellvit_jax.models.folding import UpConv, convolved
+from cellvit_jax.models.folding import UpConv
 from tests.networks import filled, noise, small_config
 
 FAMILIES = {
