@@ -14,7 +14,7 @@ from cellvit_jax.models import ModelConfig
 from cellvit_jax.models.vit import precise
 from cellvit_jax.pretraining.teacher import Seen, Teacher, see
 from cellvit_jax.training.losses import mse
-from cellvit_jax.training.objective import Metrics
+from cellvit_jax.training.objective import Metrics, weighted
 from cellvit_jax.training.recipes import Recipe
 from cellvit_jax.training.task import network
 
@@ -80,7 +80,7 @@ class Distillation:
         student = see(model, batch["image"], maps=self.losses.maps)
         widened = [widen(z) for widen, z in zip(model.widen, student.skips, strict=True)]
         terms = self.terms(Seen(tuple(widened), student.maps), teacher)
-        total = jnp.sum(jnp.stack([getattr(self.losses, name) * v for name, v in terms.items()]))
+        total = weighted(terms, self.losses)
         return total, terms | {"loss": total}
 
     def terms(self, student: Seen, teacher: Seen) -> Metrics:
@@ -99,7 +99,7 @@ class Distillation:
         terms = objective.nuclei(student, batch)
         if self.losses.types:
             terms |= objective.types(student["nuclei_type_map"], batch)
-        return objective.total(terms)
+        return weighted(terms, objective)
 
     def divergence(self, name: str, student: Seen, teacher: Seen) -> jax.Array:
         """That of a map of logits."""

@@ -41,12 +41,8 @@ class Objective:
         """The total and each unweighted term, for a batch as `data.pipeline.encode` makes it."""
         maps = model(normalise(model, batch["image"]))
         terms = self.terms(maps, batch)
-        total = self.total(terms)
+        total = weighted(terms, self)
         return total, terms | {"loss": total}
-
-    def total(self, terms: Metrics) -> jax.Array:
-        """The weighted sum of terms."""
-        return jnp.sum(jnp.stack([getattr(self, name) * value for name, value in terms.items()]))
 
     def terms(self, maps: Metrics, batch: Mapping[str, jax.Array]) -> Metrics:
         """Every loss by the name of its weight."""
@@ -86,6 +82,11 @@ class Objective:
     def again(self, p: jax.Array) -> jax.Array:
         """What the Tversky losses see of probabilities."""
         return jax.nn.softmax(p) if self.double_softmax else p
+
+
+def weighted(terms: Metrics, weights: object) -> jax.Array:
+    """The sum of terms, each times the field of its name in `weights`."""
+    return jnp.sum(jnp.stack([getattr(weights, name) * value for name, value in terms.items()]))
 
 
 def normalise(model: CellViT | Encoder, images: jax.Array) -> jax.Array:
