@@ -28,6 +28,9 @@ class Staining:
     strongest: tuple[float, float] = (1.9705, 1.0308)
 
 
+REFERENCE = Staining()
+
+
 def staining(image: np.ndarray) -> Staining | None:
     """The staining of an (H,W,3) uint8 image (Macenko et al. 2009), None where there is no tissue.
 
@@ -50,12 +53,14 @@ def staining(image: np.ndarray) -> Staining | None:
     return Staining(tuple(haematoxylin), tuple(eosin), tuple(strongest.tolist()))
 
 
-def stained_as(image: np.ndarray, reference: Staining) -> np.ndarray:
+def stained_as(image: np.ndarray, reference: Staining = REFERENCE) -> np.ndarray:
     """An (H,W,3) uint8 image with the stains of `reference`; one without tissue stays as it is."""
     return restained(image, staining(image), reference)
 
 
-def restained(image: np.ndarray, own: Staining | None, reference: Staining) -> np.ndarray:
+def restained(
+    image: np.ndarray, own: Staining | None, reference: Staining = REFERENCE
+) -> np.ndarray:
     """`stained_as` for a part of an image whose `own` staining is known; None changes nothing."""
     if own is None:
         return image

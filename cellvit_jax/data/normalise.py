@@ -8,7 +8,7 @@ from functools import partial
 
 from cellvit_jax.data.dataset import Sample
 from cellvit_jax.data.lazy import Lazy
-from cellvit_jax.stains import Staining, stained_as
+from cellvit_jax.stains import stained_as
 
 
 def normalised(samples: Sequence[Sample]) -> Lazy:
@@ -21,4 +21,4 @@ def normalised(samples: Sequence[Sample]) -> Lazy:
 
 def _normalised(samples: Sequence[Sample], index: int) -> Sample:
     sample = samples[index]
-    return dataclasses.replace(sample, image=stained_as(sample.image, Staining()))
+    return dataclasses.replace(sample, image=stained_as(sample.image))

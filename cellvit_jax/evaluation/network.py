@@ -21,7 +21,7 @@ from cellvit_jax.inference.predictor import Predictor, normalised
 from cellvit_jax.inference.segment import Segmentation, predictor_of, segment_image
 from cellvit_jax.models import CellViT, folded
 from cellvit_jax.slides import ImageSlide
-from cellvit_jax.stains import Staining, stained_as
+from cellvit_jax.stains import stained_as
 
 MIN_SIDE = 16  # of maps that nuclei are looked for in
 SAME_MPP = 0.02  # relative difference of resolutions that are one
@@ -68,7 +68,7 @@ class Network:
 
     def shown(self, image: np.ndarray) -> np.ndarray:
         """An image in the colours that the network was trained on."""
-        return stained_as(image, Staining()) if self.card.stain else image
+        return stained_as(image) if self.card.stain else image
 
     def _tiles(self, samples: Iterator[Sample]) -> Iterator[tuple[Sample, Found]]:
         size = self.predictor.batch_size

@@ -41,7 +41,7 @@ class Plan:
 
     def shown(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Pixels of the view (…,3) in the colours that the model was trained on."""
-        return restained(pixels, self.staining, Staining())
+        return restained(pixels, self.staining)
 
     @property
     def places(self) -> npt.NDArray[np.int64]:
