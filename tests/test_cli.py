@@ -1,6 +1,7 @@
 """The command line: what it writes, and one clear sentence for everything that goes wrong."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from cellvit_jax import __version__, zoo
 from cellvit_jax.exports import read_cells
+from cellvit_jax.inference import progress
 from tests.networks import save_encoder, save_head, save_small
 from tests.terminal import warned
 
@@ -41,10 +43,12 @@ def image(tmp_path) -> Path:
     return path
 
 
-def test_segment_writes_every_file_and_says_what_it_found(call, image, model, tmp_path):
+def test_segment_writes_every_file_and_says_what_it_found(
+    call, image, model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(progress, "PAUSE", math.inf)  # a machine that stands still says so
     code, out, err = call("segment", image, "--out", tmp_path / "out", "--model", model)
-    said = [line for line in err.splitlines() if not line.startswith("tissue: ")]
-    assert (code, said) == (0, [])  # beside progress, which slow machines show
+    assert (code, err) == (0, "")
     folder = tmp_path / "out" / "tissue"
     assert {path.name for path in folder.iterdir()} == FILES
     cells = read_cells(folder)
