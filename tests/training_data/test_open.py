@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cellvit_jax.data import open_dataset, open_splits
-from cellvit_jax.data.open import LAYOUTS, find_layout
+from cellvit_jax.data.open import LAYOUTS, find_layout, is_annotated
 from cellvit_jax.errors import InputError
 from tests.shared import shared
 from tests.training_data.makers import field, made, plain, png
@@ -56,6 +56,13 @@ def test_a_layout_may_be_said(tmp_path):
     assert len(open_splits(tmp_path, "plain")) == 1
     with pytest.raises(InputError, match=re.escape(", ".join(LAYOUTS))):
         open_splits(tmp_path, "plane")
+
+
+def test_images_beside_other_xml_are_not_annotated(tmp_path):
+    made("monuseg", tmp_path)
+    assert is_annotated(tmp_path)
+    (tmp_path / "Annotations" / "TCGA-1.xml").write_text("<foo/>")
+    assert not is_annotated(tmp_path)
 
 
 @pytest.mark.parametrize("lost", ["masks", "images"])

@@ -53,7 +53,7 @@ def _dataset(folder: Path) -> Dataset:
 def read(item: tuple[Path, Path]) -> Sample:
     """The field of an image and its XML file."""
     path, xml = item
-    image, outlines = files.read_image(path), read_outlines(xml)
+    outlines, image = read_outlines(xml), files.read_image(path)
     if unknown := set(outlines.layers) - {*CLASSES, AMBIGUOUS}:
         raise InputError(
             f"{xml} has a layer {min(unknown)!r}; expected {', '.join((*CLASSES, AMBIGUOUS))}"
