@@ -2,8 +2,7 @@
 
     ROOT[/SPLIT]/PATIENT/{NAME.svs or NAME.tif, NAME.xml}
 
-What is marked as ambiguous is not nucleus and not background either; it is left out of the
-instances.
+What is marked as ambiguous is left out of the instances, so that it counts as background.
 """
 
 from __future__ import annotations
