@@ -13,6 +13,7 @@ from cellvit_jax.data.rasterise import valid
 from cellvit_jax.errors import InputError
 
 MIN_POINTS = 3
+ROOT = "Annotations"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,6 +31,8 @@ def read_outlines(path: Path) -> Outlines:
     """The regions of an XML file; those under three points are left out. Raises InputError."""
     try:
         root = ET.parse(path).getroot()
+        if root.tag != ROOT:
+            raise ValueError(f"its root is {root.tag}, expected {ROOT}")
         found = [
             (_layer(annotation), points)
             for annotation in root.iter("Annotation")
@@ -40,6 +43,19 @@ def read_outlines(path: Path) -> Outlines:
         raise InputError(f"{path} is no XML of Aperio ImageScope ({error})") from error
     shapes = np.array([shapely.Polygon(points) for _, points in found], object)
     return Outlines(valid(shapes), tuple(layer for layer, _ in found))
+
+
+def holds_outlines(root: Path) -> bool:
+    """Whether the first XML file somewhere in a folder is one of ImageScope."""
+    first = min(root.rglob("*.xml"), default=None)
+    if first is None:
+        return False
+    try:
+        with first.open("rb") as file:
+            _, element = next(ET.iterparse(file, ("start",)))
+    except (OSError, ET.ParseError):
+        return False
+    return element.tag == ROOT
 
 
 def _layer(annotation: ET.Element) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from cellvit_jax.data import files
+from cellvit_jax.data import aperio, files
 from cellvit_jax.data.dataset import Dataset
 from cellvit_jax.data.layouts import (
     cellvit,
@@ -44,10 +44,13 @@ class Layout:
     holds: Callable[[Path], bool] = _yes
     nested: bool = True
 
+    def named(self, root: Path) -> bool:
+        """Whether the files of a folder are named so."""
+        return bool(files.parts(root, self.needs) if self.nested else files.has(root, self.needs))
+
     def fits(self, root: Path) -> bool:
         """Whether this is how the data in a folder lies."""
-        found = files.parts(root, self.needs) if self.nested else files.has(root, self.needs)
-        return bool(found) and self.holds(root)
+        return self.named(root) and self.holds(root)
 
 
 def _open_prepared(root: Path) -> dict[str, Dataset]:
@@ -69,7 +72,7 @@ LAYOUTS = {
     "pannuke": Layout(pannuke.NEEDS, pannuke.open, nested=False),
     "lizard": Layout(lizard.NEEDS, lizard.open, lizard.holds, nested=False),
     "monusac": Layout(monusac.NEEDS, monusac.open, monusac.holds, nested=False),
-    "monuseg": Layout(monuseg.NEEDS, monuseg.open, nested=False),
+    "monuseg": Layout(monuseg.NEEDS, monuseg.open, aperio.holds_outlines, nested=False),
 }
 
 
@@ -122,21 +125,18 @@ def disjoint(splits: dict[str, Dataset]) -> dict[str, Dataset]:
 
 def find_layout(root: Path) -> str:
     """The name of the layout in a folder. Raises InputError where it is none that is known."""
-    for name, layout in LAYOUTS.items():
-        if layout.fits(root):
-            return name
-    raise InputError(_unknown(root))
+    if (name := _fitting(root)) is None:
+        raise InputError(_unknown(root))
+    return name
 
 
 def is_annotated(path: str | Path) -> bool:
     """Whether a folder is annotated data of a known layout."""
-    if not Path(path).is_dir():
-        return False
-    try:
-        find_layout(Path(path))
-    except InputError:
-        return False
-    return True
+    return Path(path).is_dir() and _fitting(Path(path)) is not None
+
+
+def _fitting(root: Path) -> str | None:
+    return next((name for name, layout in LAYOUTS.items() if layout.fits(root)), None)
 
 
 def _unknown(root: Path) -> str:
@@ -144,16 +144,25 @@ def _unknown(root: Path) -> str:
     more = f" and {len(held) - MANY} more" if len(held) > MANY else ""
     sentence = f"{root} is annotated data of no known layout: it holds "
     sentence += (", ".join(held[:MANY]) or "nothing") + more
-    if close := _closest(root):
-        folder, name, there, missing = close
-        sentence += (
-            f"\nclosest is {name!r}: {folder} has {', '.join(there)}, but no {', '.join(missing)}"
-        )
+    if close := _complaint(root) or _closest(root):
+        sentence += f"\nclosest is {close}"
     return f"{sentence}\nknown are {', '.join(LAYOUTS)}; docs/data.md shows them"
 
 
-def _closest(root: Path) -> tuple[Path, str, list[str], list[str]] | None:
-    """The folder and the layout that lack least, if anything of any is there."""
+def _complaint(root: Path) -> str:
+    """The first layout whose files are there by name, and what it says of their content."""
+    for name, layout in LAYOUTS.items():
+        if layout.named(root):
+            try:
+                for part in layout.open(root).values():
+                    list(part.samples[:1])
+            except InputError as error:
+                return f"{name!r}: {error}"
+    return ""
+
+
+def _closest(root: Path) -> str:
+    """The layout that lacks least and what that is, if anything of any is there."""
     folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
     found = []
     for name, layout in LAYOUTS.items():
@@ -161,5 +170,6 @@ def _closest(root: Path) -> tuple[Path, str, list[str], list[str]] | None:
             there = [need for need in layout.needs if files.has(folder, (need,))]
             missing = [need for need in layout.needs if need not in there]
             if there and missing:
-                found.append((len(missing), folder, name, there, missing))
-    return min(found, key=lambda one: one[0])[1:] if found else None
+                lacks = f"{folder} has {', '.join(there)}, but no {', '.join(missing)}"
+                found.append((len(missing), f"{name!r}: {lacks}"))
+    return min(found, key=lambda one: one[0])[1] if found else ""

@@ -34,7 +34,10 @@ PROTOCOLS = {
     ),
     "monusac": Protocol(("test",), ("bpq", "mpq"), "MoNuSAC's test part: PQ of all nuclei is bPQ."),
     "consep": Protocol(
-        ("test",), ("dq", "bpq", "mpq"), "CoNSeP's test part, its seven types merged to four."
+        ("test",),
+        ("mdq", "mpq", "dq", "bpq"),
+        "CoNSeP's test part, its seven types merged to four: mDQ and mPQ are means over these, DQ "
+        "and bPQ are of all nuclei.",
     ),
 }
 
@@ -78,7 +81,7 @@ def to_markdown(summary: Mapping[str, Any], protocol: Protocol) -> str:
     parts = [protocol.about, table(["all nuclei", *(MEANS[mean] for mean in means)], rows)]
     if classes := summary["classes"]:
         rows = [[name, *map(_text, figures.values())] for name, figures in classes.items()]
-        parts.append(table(["class", "PQ, image mean", "F1, pooled"], rows))
+        parts.append(table(["class", "PQ, image mean", "DQ, image mean", "F1, pooled"], rows))
     return "\n\n".join(parts) + "\n"
 
 
@@ -87,6 +90,7 @@ def _classes(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Spread]]:
     return {
         name: {
             "pq": _spread([classes[name]["image_mean"]["pq"] for classes in found]),
+            "dq": _spread([classes[name]["image_mean"]["dq"] for classes in found]),
             "f1": _spread([classes[name]["pooled"]["f1"] for classes in found]),
         }
         for name in found[0]

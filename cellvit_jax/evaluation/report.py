@@ -16,6 +16,7 @@ LABELS = {
     "mpq": "mPQ",
     "mpq_plus": "mPQ+",
     "dq": "DQ",
+    "mdq": "mDQ",
     "sq": "SQ",
     "pq": "PQ",
     "aji": "AJI",
@@ -121,8 +122,8 @@ def _notes(evaluation: Evaluation) -> str:
     return (
         f"Detection pairs centroids up to {evaluation.radius:g} px apart. An image mean is over "
         "the images in which a figure is defined, a tissue mean over the means of the tissues' "
-        "images; pooled figures come from counts summed over all images. mPQ averages the classes "
-        "present in an image, mPQ+ the pooled PQ of the classes. In brackets: "
+        "images; pooled figures come from counts summed over all images. mPQ and mDQ average the "
+        "classes present in an image, mPQ+ the pooled PQ of the classes. In brackets: "
         f"{statistics.LEVEL:.0%} intervals of {statistics.SAMPLES} bootstrap samples of the "
         "images. docs/evaluation.md says more."
     )

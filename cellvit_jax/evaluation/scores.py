@@ -1,7 +1,8 @@
 """Scores of predicted nuclei against annotated ones in one image.
 
 bPQ is the panoptic quality of all nuclei; mPQ the mean over classes of the panoptic quality of each
-class, where a class that is absent from both truth and prediction of an image does not count.
+class, mDQ that of its factor DQ, where a class that is absent from both truth and prediction of an
+image does not count.
 No JAX here: this is what worker processes do.
 """
 
@@ -71,8 +72,8 @@ def score_image(case: Case, classes: Sequence[int], radius: float = 12.0) -> Ima
     """The scores of one case for the given class ids.
 
     `radius` is the largest distance, in pixels of the maps, at which centroids pair. Qualities of
-    the image: `bpq`, its factors `dq` and `sq`, `mpq`, `aji`, `aji_plus`, `dice`, `jaccard`, and
-    `tissue_accuracy`, 1 or 0. Raises InputError where the maps do not fit each other.
+    the image: `bpq`, its factors `dq` and `sq`, `mpq`, `mdq`, `aji`, `aji_plus`, `dice`, `jaccard`,
+    and `tissue_accuracy`, 1 or 0. Raises InputError where the maps do not fit each other.
     """
     points = metrics.centroids(case.true), metrics.centroids(case.pred)
     quality = metrics.panoptic_quality(case.true, case.pred)
@@ -83,6 +84,7 @@ def score_image(case: Case, classes: Sequence[int], radius: float = 12.0) -> Ima
     qualities = {
         "bpq": quality["pq"],
         "mpq": _nanmean(scores.quality["pq"] for scores in by_class.values()),
+        "mdq": _nanmean(scores.quality["dq"] for scores in by_class.values()),
         "dq": quality["dq"],
         "sq": quality["sq"],
         "aji": metrics.aggregated_jaccard(case.true, case.pred),

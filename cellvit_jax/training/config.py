@@ -24,11 +24,13 @@ Logger = Literal["tensorboard", "wandb"]
 class Source:
     """Annotated data in any layout, and its part of the tiles, relative to other sources.
 
-    Without a name of a split it is "train", or the only one.
+    Without a name of a split it is "train", or the only one; without one of a layout, that which
+    fits.
     """
 
     path: str
     split: str = ""
+    layout: str = ""
     share: float = 1.0
 
 

@@ -66,7 +66,7 @@ def held_out(part: Dataset, share: float) -> Dataset | None:
 
 
 def training_part(source: Source, index: int) -> Dataset:
-    splits = open_splits(source.path)
+    splits = open_splits(source.path, source.layout)
     if source.split:
         return _named(splits, source.path, source.split)
     if len(splits) == 1:
@@ -82,7 +82,7 @@ def training_part(source: Source, index: int) -> Dataset:
 
 def measured_part(validation: Validation, first: Source) -> tuple[Dataset | None, str]:
     path = validation.path or first.path
-    splits = open_splits(path)
+    splits = open_splits(path, "" if validation.path else first.layout)
     if validation.split:
         part = _named(splits, path, validation.split)
     elif validation.path and len(splits) == 1:

@@ -45,6 +45,17 @@ def test_the_table_labels_both_means():
     assert "| Epithelial |" in text
 
 
+def test_consep_has_the_dq_of_its_classes_beside_that_of_all_nuclei():
+    text = protocols.to_markdown(
+        over_models(FOLDS[:1], PROTOCOLS["consep"].figures), PROTOCOLS["consep"]
+    )
+    mean, classes = FOLDS[0].image_mean, FOLDS[0].figures["classes"]
+    assert f"| mDQ | {mean['mdq']:.4f} |" in text
+    assert f"| DQ | {mean['dq']:.4f} |" in text
+    of = classes["Epithelial"]["image_mean"]
+    assert f"| Epithelial | {of['pq']:.4f} | {of['dq']:.4f} |" in text
+
+
 @pytest.mark.parametrize(
     ("splits", "found"),
     [

@@ -1,16 +1,22 @@
 """The command `cellvit-jax evaluate`, on data in their formats on the disk."""
 
 import json
+import re
 from importlib import util
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from PIL import Image
 
-from cellvit_jax import checkpoint
+from cellvit_jax import checkpoint, metrics
 from cellvit_jax.card import PANNUKE_CLASSES, PANNUKE_TISSUES, ModelCard, cell_classes
 from cellvit_jax.data import open_dataset, open_splits
 from cellvit_jax.data.layouts import consep, monusac
 from cellvit_jax.evaluation.annotated import validate
+from cellvit_jax.evaluation.jobs import Maps, resolve
+from cellvit_jax.evaluation.tta import EightViews
+from cellvit_jax.inference.predictor import normalised
 from tests.networks import save_small
 from tests.training_data import makers
 
@@ -87,6 +93,24 @@ def test_the_command_prints_what_the_function_gives(call, models, tmp_path):
     options = ["--split", split, "--workers", 0, "--quiet"]
     _, text, _ = call("evaluate", "--data", data, "--model", models / "consep", *options)
     assert f"| bPQ | {evaluation.image_mean['bpq']:.3f} [" in text
+
+
+def test_eight_views_are_averaged_where_they_are_asked_for(call, models, tmp_path):
+    data = stored("consep", tmp_path)
+    sample, model = open_dataset(data, "test").samples[0], checkpoint.load(models / "consep")
+    maps = EightViews(model)(normalised(jnp.asarray(sample.image[None]), model.card))
+    binary, types = (maps[f"nuclei_{name}_map"][0].argmax(-1) for name in ("binary", "type"))
+    found = resolve(Maps(*map(np.asarray, (binary, maps["hv_map"][0], types))))
+    expected = metrics.dice(sample.instances, found.instances)
+    options = ["--data", data, "--split", "test", "--workers", 0, "--quiet"]
+    dice = {}
+    for flags in ((), ("--tta",)):
+        code, text, err = call("evaluate", "--model", models / "consep", *options, *flags)
+        assert code == 0, err
+        dice[flags] = float(re.search(r"\| Dice \| ([\d.]+)", text)[1])
+        assert ("mean of eight views" in text) == bool(flags)
+    assert dice[("--tta",)] == pytest.approx(expected, abs=0.003)
+    assert abs(dice[()] - expected) > 0.01
 
 
 def test_figures_need_an_extra_which_is_named_before_any_work(call, models, tmp_path, monkeypatch):

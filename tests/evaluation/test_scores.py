@@ -26,11 +26,12 @@ def test_scores_of_an_image_equal_the_recorded_ones(name):
             assert typed == pytest.approx(known, abs=1e-12, nan_ok=True)
 
 
-def test_a_class_absent_on_both_sides_does_not_count_towards_mpq():
-    image = score_image(recorded("crowded"), list(NAMES))
-    assert math.isnan(image.classes[4].quality["pq"])
-    present = [image.classes[c].quality["pq"] for c in (1, 2, 3)]
-    assert image.overall.quality["mpq"] == pytest.approx(np.mean(present))
+@pytest.mark.parametrize("mean", ["mpq", "mdq"])
+def test_a_class_absent_on_both_sides_does_not_count_towards_means_of_classes(mean):
+    image, of = score_image(recorded("crowded"), list(NAMES)), mean[1:]
+    assert math.isnan(image.classes[4].quality[of])
+    present = [image.classes[c].quality[of] for c in (1, 2, 3)]
+    assert image.overall.quality[mean] == pytest.approx(np.mean(present))
 
 
 def test_a_class_only_predicted_counts_as_zero():

@@ -3,6 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import scipy.io
 
 from cellvit_jax.data import Sample, open_dataset, open_splits
 from cellvit_jax.data.files import read_labels
@@ -162,6 +163,31 @@ def broken_pannuke(root):
     np.save(root / "Fold 1" / "masks" / "fold1" / "masks.npy", np.zeros((3, 96, 128, 6)))
 
 
+def pannuke_of_five(root):
+    made("pannuke", root)
+    np.save(root / "Fold 1" / "masks" / "fold1" / "masks.npy", np.zeros((2, 96, 128, 5)))
+
+
+def foreign_monuseg(root):
+    made("monuseg", root)
+    (root / "Annotations" / "TCGA-1.xml").write_text("<foo/>")
+
+
+def foreign_monusac(root):
+    made("monusac", root)
+    path = root / "TCGA-P" / "TCGA-P_1.xml"
+    path.write_text(path.read_text().replace("Annotations", "foo"))
+
+
+def foreign_mats(kind):
+    def make(root):
+        made(kind, root)
+        for path in root.rglob("*.mat"):
+            scipy.io.savemat(path, {"inst_map": np.ones((96, 128)), "kinds": np.ones(3)})
+
+    return make
+
+
 def broken_cellvit(root):
     made("cellvit", root)
     np.save(root / "fold0" / "labels" / "0_0.npy", {"inst_map": np.zeros((96, 128), int)})
@@ -217,6 +243,11 @@ def colour_mask(root):
     [
         (broken_monusac, "Stroma.*Epithelial"),
         (broken_pannuke, r"\(3, 96, 128, 6\)"),
+        (pannuke_of_five, r"\(2, 96, 128, 5\).*\(N, H, W, 6\)"),
+        (foreign_monuseg, r"TCGA-1\.xml is no XML of Aperio.*root is foo, expected Annotations"),
+        (foreign_monusac, r"TCGA-P_1\.xml is no XML of Aperio.*root is foo, expected Annotations"),
+        (foreign_mats("consep"), "'consep': .*lacks type_map; it holds inst_map, kinds"),
+        (foreign_mats("lizard"), "'lizard': .*lacks id, class; it holds inst_map, kinds"),
         (broken_cellvit, r"0_0\.npy has no type_map, it holds inst_map"),
         (broken_lizard, r"consep_1\.mat has no image"),
         (broken_consep, r"\(8, 8\)"),

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from cellvit_jax.data import open_dataset, open_splits
-from cellvit_jax.data.open import LAYOUTS, find_layout
+from cellvit_jax.data.open import LAYOUTS, find_layout, is_annotated
 from cellvit_jax.errors import InputError
 from tests.shared import shared
-from tests.training_data.makers import field, made, plain, png
+from tests.training_data.makers import aperio, field, made, outlines, plain, png
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,30 @@ def test_a_layout_may_be_said(tmp_path):
     assert len(open_splits(tmp_path, "plain")) == 1
     with pytest.raises(InputError, match=re.escape(", ".join(LAYOUTS))):
         open_splits(tmp_path, "plane")
+
+
+def test_a_layout_may_be_said_to_the_trainer(tmp_path):
+    pytest.importorskip("grain")
+    from cellvit_jax.training.config import RECIPES, RunConfig, Source
+    from cellvit_jax.training.fields import open_fields
+
+    sample = field()
+    for split in ("train", "val"):
+        aperio(tmp_path / split / f"{split}_1.xml", {"Lymphocyte": list(outlines(sample).values())})
+        png(tmp_path / split / f"{split}_1.png", sample.image)
+    assert find_layout(tmp_path) == "monusac"
+    sources = (Source(path=str(tmp_path)),)
+    config = RunConfig(data=sources, model="cellvit-tiny", recipe=RECIPES["demo"]())
+    fields = open_fields(config.changed(["data.0.layout=monuseg"]))
+    assert (fields.learnt.name, fields.learnt.samples[0].types) == ("MoNuSeg", None)
+    assert [sample.name for sample in fields.measured.samples] == ["val_1"]
+
+
+def test_images_beside_other_xml_are_not_annotated(tmp_path):
+    made("monuseg", tmp_path)
+    assert is_annotated(tmp_path)
+    (tmp_path / "Annotations" / "TCGA-1.xml").write_text("<foo/>")
+    assert not is_annotated(tmp_path)
 
 
 @pytest.mark.parametrize("lost", ["masks", "images"])

@@ -4,19 +4,20 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 pytest.importorskip("tensorflow_datasets")
 
-from cellvit_jax.data import Dataset, open_dataset, open_splits, prepared
+from cellvit_jax.data import Dataset, consep, open_dataset, open_splits, prepared
 from cellvit_jax.data.lazy import watched
 from cellvit_jax.errors import InputError
 from tests.shared import DATA
-from tests.training_data.makers import field, made
+from tests.training_data.makers import MAKERS, field, made
 from tests.training_data.same import assert_same
 
 
-@pytest.mark.parametrize("kind", ["monuseg", "lizard", "pannuke", "cellvit"])
+@pytest.mark.parametrize("kind", MAKERS)
 def test_prepared_data_is_the_same_data(kind, tmp_path):
     made(kind, tmp_path / "source")
     before = open_splits(tmp_path / "source")
@@ -29,6 +30,21 @@ def test_prepared_data_is_the_same_data(kind, tmp_path):
             assert a.name == b.name
         empty = {"samples": ()}
         assert dataclasses.replace(part, **empty) == dataclasses.replace(again, **empty)
+
+
+def test_a_prepared_folder_is_trained_on(tmp_path):
+    from cellvit_jax.training.config import RECIPES, RunConfig, Source
+    from cellvit_jax.training.fields import open_fields
+
+    sample = made("consep", tmp_path / "source")
+    prepared.write(open_splits(tmp_path / "source"), tmp_path / "prepared")
+    sources = (Source(path=str(tmp_path / "prepared")),)
+    fields = open_fields(RunConfig(data=sources, model="cellvit-tiny", recipe=RECIPES["demo"]()))
+    assert (fields.learnt.classes, fields.measured) == (consep.CLASSES, None)
+    (learnt,) = fields.learnt.samples
+    assert learnt.name == "train_1"
+    np.testing.assert_array_equal(learnt.instances, sample.instances)
+    np.testing.assert_array_equal(learnt.types, np.array([0, 2, 3])[sample.types])
 
 
 def test_points_stay_points(tmp_path):

@@ -2,8 +2,7 @@
 
     ROOT[/SPLIT]/PATIENT/{NAME.svs or NAME.tif, NAME.xml}
 
-What is marked as ambiguous is not nucleus and not background either; it is left out of the
-instances.
+What is marked as ambiguous is left out of the instances, so that it counts as background.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def _dataset(folder: Path) -> Dataset:
 def read(item: tuple[Path, Path]) -> Sample:
     """The field of an image and its XML file."""
     path, xml = item
-    image, outlines = files.read_image(path), read_outlines(xml)
+    outlines, image = read_outlines(xml), files.read_image(path)
     if unknown := set(outlines.layers) - {*CLASSES, AMBIGUOUS}:
         raise InputError(
             f"{xml} has a layer {min(unknown)!r}; expected {', '.join((*CLASSES, AMBIGUOUS))}"

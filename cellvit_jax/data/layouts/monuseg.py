@@ -60,7 +60,5 @@ def with_xml(folder: Path) -> tuple[tuple[Path, Path], ...]:
 def read(item: tuple[Path, Path]) -> Sample:
     """The field of an image and its XML file."""
     path, xml = item
-    image = files.read_image(path)
-    return files.field(
-        path, image, label_image(read_outlines(xml).shapes, image.shape[:2]), None, 0
-    )
+    outlines, image = read_outlines(xml), files.read_image(path)
+    return files.field(path, image, label_image(outlines.shapes, image.shape[:2]), None, 0)

@@ -39,8 +39,8 @@ def open(root: Path) -> dict[str, Dataset]:
 def _dataset(fold: Path) -> Dataset:
     paths = [min(fold.rglob(f"{name}.npy")) for name in ("images", "masks", "types")]
     shapes = [mapped(path).shape for path in paths]
-    count = len(mapped(paths[0]))
-    if [len(shape) for shape in shapes] != [4, 4, 1] or {shape[0] for shape in shapes} != {count}:
+    pixels, count = shapes[0][:3], shapes[0][:1]
+    if shapes != [(*pixels, 3), (*pixels, len(CLASSES) + 1), count]:
         raise InputError(
             f"{fold} has images, masks and types of the shapes {', '.join(map(str, shapes))}; "
             f"expected (N, H, W, 3), (N, H, W, {len(CLASSES) + 1}) and (N,)"
