@@ -5,6 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import yaml
 
 import cellvit_jax as cj
 from cellvit_convert.cli import main
@@ -20,12 +21,20 @@ SHAPES = {"fc1.weight": (6, 10), "fc1.bias": (6,), "fc2.weight": (2, 6), "fc2.bi
 TRAINED = ("consep", "lizard", "ocelot", "panoptils")
 
 
+def write_head(path: Path, config: dict[str, object]) -> Path:
+    state = {key: draw(key, shape, "float32") for key, shape in SHAPES.items()}
+    value = {"arch": "LinearClassifier", "epoch": 4, "model_state_dict": state, "config": config}
+    return write_archive(path, value)
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    state = {key: draw(key, shape, "float32") for key, shape in SHAPES.items()}
-    config = {"data.label_map.1": "Tumour", "model.hidden_dim": 6}
-    value = {"arch": "LinearClassifier", "epoch": 4, "model_state_dict": state, "config": config}
-    return write_archive(tmp_path / "x.pth", value)
+    names = {"data.label_map.0": "Non-Tumour", "data.label_map.1": "Tumour"}
+    return write_head(tmp_path / "x.pth", names | {"model.hidden_dim": 6})
+
+
+def names_of(head: CellClassifier) -> list[str]:
+    return [c.name for c in head.card.classes]
 
 
 def test_a_head_is_a_checkpoint_too(source: Path, tmp_path: Path, capsys) -> None:
@@ -35,8 +44,34 @@ def test_a_head_is_a_checkpoint_too(source: Path, tmp_path: Path, capsys) -> Non
     assert isinstance(head, CellClassifier)
     assert head.config == HeadConfig(token_dim=10, hidden_dim=6, num_classes=2)
     # logit i is of class i + 1: the background has none
-    assert [c.name for c in head.card.classes] == ["Background", "class 1", "Tumour"]
+    assert names_of(head) == ["Background", "Non-Tumour", "Tumour"]
     assert head(np.ones((3, 10))).shape == (3, 2)
+
+
+def test_a_label_map_counts_from_0_or_from_1(source: Path, tmp_path: Path) -> None:
+    names = {"data.label_map.2": "Tumour", "data.label_map.1": "Non-Tumour"}
+    other = write_head(tmp_path / "from-1.pth", names)
+    for path in (source, other):
+        assert main([str(path), str(tmp_path / path.stem)]) == 0
+        assert names_of(cj.load(tmp_path / path.stem)) == ["Background", "Non-Tumour", "Tumour"]
+
+
+@pytest.mark.filterwarnings("default:the label map:UserWarning")
+@pytest.mark.parametrize(
+    ("ids", "problem"),
+    [
+        ("1", "has 1 names for 2 classes"),
+        ("012", "has 3 names for 2 classes"),
+        ("02", "has the ids [0, 2], expected 0, 1, … or 1, 2, …"),
+        ("23", "has the ids [2, 3], expected 0, 1, … or 1, 2, …"),
+        ("1x", "has an id that is no integer"),
+    ],
+)
+def test_names_that_do_not_fit_are_none_and_it_is_said(ids, problem, tmp_path, capsys) -> None:
+    source = write_head(tmp_path / "x.pth", {f"data.label_map.{i}": f"name {i}" for i in ids})
+    assert main([str(source), str(tmp_path / "head")]) == 0
+    assert names_of(cj.load(tmp_path / "head")) == ["Background", "class 1", "class 2"]
+    assert f"cellvit-convert: the label map {problem}" in capsys.readouterr().err
 
 
 def test_a_round_trip_is_exact(source: Path, tmp_path: Path) -> None:
@@ -68,6 +103,8 @@ def test_trained_heads_give_the_recorded_logits(name: str, tmp_path: Path) -> No
     source = shared(f"data/classifiers/sam-h/{name}.pth")
     record = np.load(shared(f"reference/classifiers/{name}.npz"))
     assert main([str(source), str(tmp_path / "head")]) == 0
+    labels = yaml.safe_load(shared("data/classifiers/labels.yaml").read_text())[name]
+    assert names_of(cj.load(tmp_path / "head")) == ["Background", *labels.values()]
     with jax.default_matmul_precision("highest"):
         found = np.asarray(cj.load(tmp_path / "head")(record["tokens"]))
     assert np.abs(found - record["logits"]).max() <= 1e-5 * np.abs(record["logits"]).max()
