@@ -157,11 +157,11 @@ def test_vectors_are_written_as_they_come(ending, tmp_path):
         np.testing.assert_array_equal(vectors[:, 0], np.repeat(np.arange(9), 4))
 
 
-def test_what_float16_cannot_hold_becomes_its_end():
-    values = [[1.5, 1e6], [-1e9, 0.1]]
+def test_what_float16_cannot_hold_becomes_its_end_and_nan_stays():
+    values = [[1.5, 1e6], [-1e9, 0.1], [np.nan, np.inf]]
     table = pa.table({"token": pa.array(values, pa.list_(pa.float32(), 2))})
     found = np.array(embeddings.halves(table).to_pylist())
-    np.testing.assert_array_equal(found, np.float16([[1.5, 65504], [-65504, 0.1]]))
+    np.testing.assert_array_equal(found, np.float16([[1.5, 65504], [-65504, 0.1], [np.nan, 65504]]))
 
 
 def test_cells_have_the_tokens_that_segment_keeps(call, tmp_path):
