@@ -6,14 +6,17 @@ import jax
 import numpy as np
 import pytest
 import yaml
+from flax import nnx
 
 import cellvit_jax as cj
 from cellvit_convert.cli import main
+from cellvit_jax import checkpoint
 from cellvit_jax.errors import InputError
 from cellvit_jax.inference.segment import predictor_of
 from cellvit_jax.models import CellClassifier, HeadConfig
 from cellvit_jax.torch_files import read_torch
 from tests.convert.archives import write_archive
+from tests.networks import CARD, filled, small_config
 from tests.parity.synthetic import draw
 from tests.shared import shared
 
@@ -96,6 +99,35 @@ def test_another_layer_is_a_diff(source: Path, tmp_path: Path, capsys) -> None:
     path = write_archive(tmp_path / "y.pth", state)
     assert main([str(path), str(tmp_path / "head")]) == 2
     assert "? fc3.bias: no rule" in capsys.readouterr().err
+
+
+def save_wide(path: Path) -> None:
+    """A small network of SAM-H's token width that takes all it sees for one nucleus."""
+    config = small_config(embed_dim=1280, mlp_ratio=0.05)
+    model = filled(config)
+    model.heads.nuclei_binary_map.bias[...] = np.array([-999.0, 999.0])
+    checkpoint.save(path, nnx.state(model, checkpoint.WEIGHTS), config, CARD)
+
+
+def test_a_trained_head_runs_behind_segment(call, tmp_path: Path) -> None:
+    source = shared("data/classifiers/sam-h/consep.pth")
+    assert main([str(source), str(tmp_path / "head")]) == 0
+    save_wide(tmp_path / "model")
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    np.save(tmp_path / "noise.npy", pixels)
+    networks = ("--model", tmp_path / "model", "--head", tmp_path / "head")
+    given = (*networks, "--tokens", "--mpp", "0.25", "--export", "parquet", "--out", tmp_path)
+    code, _, errors = call("segment", tmp_path / "noise.npy", *given)
+    assert code == 0, errors
+    cells = cj.read_cells(tmp_path / "noise")
+    names = ["Other", "Inflammatory", "Epithelial", "Spindle-Shaped"]
+    assert [name for name, _ in cells.classes.values()] == names
+    found = np.array(cells.table["probabilities"].to_pylist())
+    assert found.shape == (1, 5)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+    logits = cj.load(tmp_path / "head")(np.array(cells.table["token"].to_pylist()))
+    np.testing.assert_allclose(found[:, 1:], jax.nn.softmax(logits), atol=1e-5)
+    np.testing.assert_array_equal(cells.column("type"), found.argmax(1))
 
 
 @pytest.mark.parametrize("name", TRAINED)
