@@ -70,6 +70,14 @@ def test_the_head_types_cells_and_goes_back_to_pytorch(head, call, tmp_path, mon
     np.testing.assert_array_equal(*kernels)
 
 
+def test_uncached_keeps_nothing(call, tmp_path):
+    given = ("--data", CLICKS, "--out", tmp_path / "head", "--uncached", "--cache", tmp_path / "c")
+    code, _, errors = call("head", "train", *given, *SHORT)
+    assert code == 0, errors
+    assert cj.load(tmp_path / "head").config.hidden_dim == 8
+    assert not (tmp_path / "c").exists()
+
+
 def test_cached_equals_uncached(model, cache, tmp_path):
     splits = {"train": open_splits(CLICKS)["train"]}
     cached, fresh = Detector(model, cache), Detector(model, tmp_path / "new")
