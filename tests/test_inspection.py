@@ -72,7 +72,9 @@ def test_safetensors(tmp_path: Path, capsys) -> None:
 
 
 def test_names_cannot_write_to_the_terminal(tmp_path: Path) -> None:
-    source = write_head(tmp_path / "x.pth", config={"data.label_map.0": "\x1b[2J"})
+    names = {"data.label_map.0": "\x1b[2J", "data.label_map.1": "Tumour"}
+    source = write_head(tmp_path / "x.pth", config=names)
+    assert "Tumour" in str(inspect(source))
     assert "\x1b" not in str(inspect(source))
 
 

@@ -30,8 +30,8 @@ class Dataset:
     """Annotated fields, read when they are asked for.
 
     `classes` are the names of the cell types, ids 1, 2, … in that order; `mpp` is the resolution of
-    the images in µm per pixel. Where not `outlined`, nuclei are but pointed at (`Sample.points`):
-    good for a cell classifier head, no truth for a segmentation.
+    the images in µm per pixel. Where not `outlined`, the nuclei of some fields are but pointed at
+    (`Sample.points`): good for a cell classifier head, no truth for a segmentation.
     """
 
     name: str

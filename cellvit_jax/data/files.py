@@ -103,20 +103,6 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     return content
 
 
-def names_by_id(path: Path, names: Any, first: int = 1) -> tuple[str, ...]:
-    """Names in the order of their ids `first`, `first` + 1, ...; id 0 is the background if not
-    `first`. Raises InputError for ids that leave gaps."""
-    if not isinstance(names, dict) or not names:
-        raise InputError(f"{path} holds no mapping of ids to names")
-    try:
-        by_id = {int(i): str(name) for i, name in names.items() if int(i) >= first}
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path} has an id that is no integer ({error})") from error
-    if sorted(by_id) != list(range(first, first + len(by_id))):
-        raise InputError(f"{path} has the ids {sorted(by_id)}, expected {first}, {first + 1}, …")
-    return tuple(by_id[i] for i in sorted(by_id))
-
-
 def read_csv(path: Path) -> list[list[str]]:
     """The rows of a CSV file that are not empty. Raises InputError."""
     try:

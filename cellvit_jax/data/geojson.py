@@ -38,7 +38,7 @@ class Annotated:
 
 
 def read_cells(path: Path) -> Annotated:
-    """The cells of a `.geojson` or `.geojson.gz` file. Raises InputError.
+    """The cells of a `.geojson` or `.geojson.gz` file, if it has any. Raises InputError.
 
     A cell is a detection (of a QuPath cell its nucleus) or a polygon of an annotation, as in
     CellViT's exports, which have one annotation a class. An annotation around three or more cells
@@ -54,8 +54,6 @@ def _read(path: Path, _: int) -> Annotated:
         features = _features(path)
         found = [part for feature in features for part in _parts(feature)]
         pointed = [part for feature in features for part in _points(feature)]
-        if not found and not pointed:
-            raise InputError(f"{path} holds no outlined cell, and no point of a class")
         shapes = valid(shapely.from_geojson([orjson.dumps(shape) for shape, *_ in found]))
         points = np.array([place[:2] for place, _ in pointed], float).reshape(-1, 2)
     except (KeyError, TypeError, AttributeError, ValueError, shapely.errors.ShapelyError) as error:

@@ -67,7 +67,7 @@ def _facts(summary: Summary) -> dict[str, str]:
     return {
         "data": f"{first.name}, layout {summary.layout}",
         "classes": ", ".join(f"{i} {name}" for i, name in enumerate(first.classes, 1)) or "none",
-        "nuclei are": "outlined" if first.outlined else "pointed at, not outlined",
+        "nuclei are": "outlined" if first.outlined else "pointed at, in some fields or all",
         "resolution": f"{first.mpp:g} µm per pixel",
         "license": first.license,
         "cite": first.citation,

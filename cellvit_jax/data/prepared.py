@@ -158,7 +158,7 @@ def read(root: str, stamp: int, item: tuple[str, int]) -> Sample:
         stored["instances"],
         stored["types"] if stored["types"].size else None,
         None if tissue == NO_TISSUE else tissue,
-        None if outlined else stored["points"],
+        None if outlined or stored["types"].size else stored["points"],
     )
 
 

@@ -62,7 +62,8 @@ def _section(title: str, part: dict[str, Any], classes: Sequence[str]) -> str:
         "",
         f"Accuracy {_sure(part, 'accuracy')}, balanced accuracy "
         f"{_sure(part, 'balanced_accuracy')}, AUROC {_sure(part, 'auroc')}, F1 "
-        f"{_sure(part, 'f1')}, ECE {_figure(part['calibration']['ece'])}.",
+        f"{_sure(part, 'f1')}, ECE {_figure(part['calibration']['ece'])}. The largest class, said "
+        f"always, would be right in {_figure(part['majority'])}.",
         "",
         f"| class | {part['what']} | AUROC | AP | F1 |",
         "| --- | ---: | ---: | ---: | ---: |",

@@ -67,7 +67,8 @@ def scores(true: np.ndarray, probabilities: np.ndarray, what: str = "cells") -> 
     """All scores of probabilities (N, K) for the classes `true` (N,) of `what`, as plain values.
 
     `auroc`, `ap` and `f1` are means over the classes, each against all others, which `per_class`
-    has one by one; `balanced_accuracy` is the mean over the classes of the share that is right.
+    has one by one; `balanced_accuracy` is the mean over the classes of the share that is right,
+    `majority` the accuracy of saying the largest class of these, always.
     """
     classes = probabilities.shape[1]
     counts = confusion(true, probabilities.argmax(1), classes)
@@ -83,6 +84,7 @@ def scores(true: np.ndarray, probabilities: np.ndarray, what: str = "cells") -> 
         "count": len(true),
         "accuracy": float(np.trace(counts) / len(true)) if len(true) else float("nan"),
         "balanced_accuracy": mean(right.tolist()),
+        "majority": float(sizes.max() / len(true)) if len(true) else float("nan"),
         **{name: mean(values) for name, values in columns.items()},
         "per_class": columns | {"count": sizes.tolist()},
         "confusion": counts.tolist(),

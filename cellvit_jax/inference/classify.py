@@ -13,6 +13,7 @@ from cellvit_jax.cells import Cells
 from cellvit_jax.errors import InputError
 from cellvit_jax.models import CellClassifier, CellViT
 
+UNTYPED = "class 0"  # how cells without a type are called
 ROWS = 1024  # cells per call of a head: one compiled shape for any number of them
 
 
@@ -40,11 +41,14 @@ def classify(table: pa.Table, head: CellClassifier, *, keep_tokens: bool = False
     """The same cells with the head's types; their column `token` is used up unless it is kept.
 
     `probabilities` are the softmax of the head's logits behind a 0 for the background, `type_prob`
-    is their largest.
+    is their largest. A cell whose probabilities are no numbers, for its token is none, has no type:
+    what a network knows of its own classes says nothing of the head's. Its id and all of its
+    probabilities are 0.
     """
     if table.num_rows:
         tokens = table["token"].combine_chunks().flatten().to_numpy()
         found = probabilities(head, tokens.reshape(table.num_rows, head.config.token_dim))
+        found[np.isnan(found).any(1)] = 0
         columns = {
             "type": found.argmax(1).astype(np.int32),
             "type_prob": found.max(1),
@@ -53,6 +57,11 @@ def classify(table: pa.Table, head: CellClassifier, *, keep_tokens: bool = False
         table = Cells(table).replace_columns(**columns).table
     kept = [name for name in table.column_names if keep_tokens or name != "token"]
     return table.select(kept)
+
+
+def remark(untyped: int) -> str:
+    """What people should know of cells that a head could give no type."""
+    return f"cells without a type, since the network's tokens of them are no numbers: {untyped:,}"
 
 
 def probabilities(head: CellClassifier, tokens: np.ndarray) -> np.ndarray:

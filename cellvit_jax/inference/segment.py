@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 from cellvit_jax.card import ModelCard
 from cellvit_jax.cells import Cells, joined, painted
 from cellvit_jax.errors import InputError
-from cellvit_jax.inference.classify import architecture_of, check_head
+from cellvit_jax.inference.classify import architecture_of, check_head, remark
 from cellvit_jax.inference.pipeline import rows
 from cellvit_jax.inference.plan import Plan, planned
 from cellvit_jax.inference.predictor import Predictor
@@ -69,12 +70,15 @@ def segment(
     level-0 pixels. The result does not depend on `batch_size`.
 
     A cell classifier `head`, also from `load`, gives the same cells types of its own, from their
-    tokens. With `binary` there are none: all nuclei are of one class, also those that the network
-    takes for background. Raises `InputError` for what cannot be used.
+    tokens; where a token is no numbers the type is 0, none, and a warning says so. With `binary`
+    there are no types: all nuclei are of one class, also those that the network takes for
+    background. Raises `InputError` for what cannot be used.
     """
     predictor = predictor_of(model, batch_size, head=head, binary=binary)
     plan = planned(open_slide(source, mpp=mpp), predictor.card, where=tissue, roi=roi)
     table = joined(row.table for row in rows(plan, predictor, Report(plan.slide.name)))
+    if untyped := int((table["type"].to_numpy() == 0).sum()):
+        warnings.warn(remark(untyped), stacklevel=2)
     return cells_of(table, plan, predictor.card)
 
 

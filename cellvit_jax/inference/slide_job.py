@@ -20,6 +20,7 @@ from cellvit_jax import __version__
 from cellvit_jax.card import ModelCard
 from cellvit_jax.files import replacing_directory
 from cellvit_jax.inference import results
+from cellvit_jax.inference.classify import UNTYPED, remark
 from cellvit_jax.inference.journal import Journal
 from cellvit_jax.inference.pipeline import CELLS, Stages, rows
 from cellvit_jax.inference.plan import Plan, planned
@@ -162,6 +163,8 @@ def _run(
 def _count(found: results.Found, report: Report) -> None:
     if report.what == "cells":
         report.cells = _types(found)
+        if untyped := report.cells.get(UNTYPED):
+            report.warnings.append(remark(untyped))
     else:
         report.cells = Counter({report.what: sum(table.num_rows for table in found.tables())})
     if not report.tiles:

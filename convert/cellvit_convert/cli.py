@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Convert one checkpoint; returns the exit code, 2 after an error."""
     options = _parser().parse_args(arguments)
+    warnings.showwarning = _show_warning
     try:
         result = _convert(options)
     except CellViTError as error:
@@ -38,6 +40,10 @@ def _convert(options: argparse.Namespace) -> "Conversion":
     if options.part:
         raise InputError("--part is for files of DINO: a directory holds one network")
     return orbax_to_pytorch.convert(options.source, options.target, **common)
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"cellvit-convert: {printable(str(message))}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

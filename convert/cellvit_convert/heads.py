@@ -1,5 +1,6 @@
 """Cell classifier heads, the `LinearClassifier` of CellViT++."""
 
+import warnings
 from collections import OrderedDict
 from typing import Any
 
@@ -9,7 +10,9 @@ from cellvit_convert.card import provenance
 from cellvit_convert.content import Content
 from cellvit_convert.originals import wrapped
 from cellvit_convert.rules import LINEAR, Rule, same
-from cellvit_jax.card import ModelCard, cell_classes
+from cellvit_jax import label_map
+from cellvit_jax.card import ModelCard, cell_classes, numbered
+from cellvit_jax.errors import InputError
 from cellvit_jax.models import HeadConfig
 
 ARCH = "LinearClassifier"
@@ -39,9 +42,27 @@ def config(content: Content) -> HeadConfig:
 
 def card(content: Content, config: HeadConfig) -> ModelCard:
     """The classes as the config names them, counted from 1: 0 is the background here."""
-    named = (content.config.get(f"{LABEL}{i}") for i in range(config.num_classes))
-    names = (n if isinstance(n, str) else f"class {i}" for i, n in enumerate(named, start=1))
+    names = _names(content, config.num_classes)
     return ModelCard(cell_classes(*names), provenance=provenance(content), citation=CITATION)
+
+
+def _names(content: Content, count: int) -> tuple[str, ...]:
+    """What a label map of so many classes calls them, whatever it counts from; else numbers."""
+    named = {
+        key.removeprefix(LABEL): name
+        for key, name in content.config.items()
+        if isinstance(key, str) and key.startswith(LABEL) and isinstance(name, str)
+    }
+    problem = f"has {len(named)} names for {count} classes"
+    try:
+        _, names = label_map.counted("the label map", named) if named else (0, ())
+    except InputError as error:
+        names, problem = (), str(error).removeprefix("the label map ")
+    if len(names) == count:
+        return names
+    if named:
+        warnings.warn(f"the label map {problem}: they are called class 1, …", stacklevel=2)
+    return numbered("class", 1, 1 + count)
 
 
 def arch(config: HeadConfig) -> str:

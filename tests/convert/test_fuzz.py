@@ -39,7 +39,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     value = {
         "arch": "LinearClassifier",
         "epoch": 3,
-        "config": {"data.label_map.0": "a", "training.drop_rate": 0.1},
+        "config": {"data.label_map.0": "a", "data.label_map.1": "b", "training.drop_rate": 0.1},
         "model_state_dict": state,
     }
     files = [write(path, value).read_bytes() for write in (write_archive, write_legacy)]
@@ -99,6 +99,7 @@ def mutate(content: bytes, others: list[bytes], data: st.DataObject) -> bytes:
 
 @given(data=st.data())
 @SMALL_FILES
+@pytest.mark.filterwarnings("ignore:the label map:UserWarning")
 def test_mutated_files_are_converted_or_refused(tmp_path: Path, originals, data) -> None:
     path = tmp_path / "mutated"
     path.write_bytes(mutate(data.draw(st.sampled_from(originals)), originals, data))

@@ -63,6 +63,14 @@ def test_fields_without_cells_and_tokens_that_are_no_numbers():
     assert (cells.annotated.tolist(), cells.counts.tolist()) == ([2, 1], [1, 0])
 
 
+@pytest.mark.parametrize(("mpp", "inside", "outside"), [(0.25, 11.9, 12.1), (0.5, 5.9, 6.1)])
+def test_points_take_what_is_within_3_micrometres(mpp, inside, outside):
+    clicks = Dataset("clicks", [pointed([(20, 5, 1), (20, 35, 2)])], ("A", "B"), mpp=mpp)
+    found = detected([(20 + inside, 5), (20, 35 - outside)])
+    cells = gather(clicks, "all", lambda *_: found)
+    assert (cells.labels.tolist(), cells.annotated.tolist()) == ([0], [1, 1])
+
+
 def test_outlines_without_types_are_refused():
     sample = Sample("field", np.zeros((40, 40, 3), np.uint8), EMPTY, None)
     with pytest.raises(InputError, match="no types"):

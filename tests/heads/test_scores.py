@@ -45,4 +45,8 @@ def test_calibration_is_the_gap_of_confidence_and_accuracy():
 def test_nothing_is_undefined_and_warns_of_nothing():
     found = scores(np.zeros(0, int), np.zeros((0, 3), np.float32))
     assert found["count"] == 0
-    assert all(np.isnan(found[name]) for name in ("accuracy", "auroc", "ap", "f1"))
+    assert all(np.isnan(found[name]) for name in ("accuracy", "majority", "auroc", "ap", "f1"))
+
+
+def test_the_largest_class_said_always_is_the_majority():
+    assert scores(np.array([0, 1, 1, 1, 2]), np.eye(3)[[0, 0, 0, 1, 2]])["majority"] == 0.6

@@ -70,6 +70,14 @@ def test_the_head_types_cells_and_goes_back_to_pytorch(head, call, tmp_path, mon
     np.testing.assert_array_equal(*kernels)
 
 
+def test_uncached_keeps_nothing(call, tmp_path):
+    given = ("--data", CLICKS, "--out", tmp_path / "head", "--uncached", "--cache", tmp_path / "c")
+    code, _, errors = call("head", "train", *given, *SHORT)
+    assert code == 0, errors
+    assert cj.load(tmp_path / "head").config.hidden_dim == 8
+    assert not (tmp_path / "c").exists()
+
+
 def test_cached_equals_uncached(model, cache, tmp_path):
     splits = {"train": open_splits(CLICKS)["train"]}
     cached, fresh = Detector(model, cache), Detector(model, tmp_path / "new")
@@ -152,11 +160,13 @@ def test_one_class_is_not_enough(model, cache):
         )
 
 
+@pytest.mark.filterwarnings("default:1 of 2 files:UserWarning")
 def test_from_points_of_qupath_beside_the_images(call, tmp_path, cache):
     (sample,) = open_splits(CLICKS)["train"].samples
     for name in ("images", "clicks"):
         (tmp_path / name).mkdir()
-    Image.fromarray(sample.image).save(tmp_path / "images" / "one.png")
+    for name in ("one", "two"):
+        Image.fromarray(sample.image).save(tmp_path / "images" / f"{name}.png")
     features = [
         {
             "type": "Feature",
@@ -167,12 +177,14 @@ def test_from_points_of_qupath_beside_the_images(call, tmp_path, cache):
         for places in [sample.points[sample.points[:, 2] == kind, :2]]
     ]
     content = {"type": "FeatureCollection", "features": features}
-    (tmp_path / "clicks" / "one.geojson").write_text(json.dumps(content))
+    (tmp_path / "clicks" / "one.png.geojson").write_text(json.dumps(content))
+    (tmp_path / "clicks" / "two.png.geojson").write_text("[]")
     places = ("--data", tmp_path / "images", "--annotations", tmp_path / "clicks", "--mpp", "0.25")
     code, _, errors = call(
         "head", "train", *places, "--out", tmp_path / "h", "--cache", cache, *SHORT
     )
     assert code == 0, errors
+    assert "left out: two.png.geojson" in errors
     report = json.loads((tmp_path / "h" / "report.json").read_text())
     assert report["classes"] == ["type 2", "type 3", "type 4"]
     assert report["annotated"] == [6, 6, 6]

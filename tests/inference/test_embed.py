@@ -42,6 +42,12 @@ def image(tmp_path, pixels):
     return path
 
 
+def stained(height: int, width: int) -> np.ndarray:
+    """The upper left of the bundled image."""
+    pixels = cj.slides.open_image(cj.zoo.ASSETS / "he-consep.png").pixels
+    return np.ascontiguousarray(pixels[:height, :width])
+
+
 def read(path):
     table = pq.read_table(path)
     return table, np.array(table["embedding"].to_pylist(), np.float32)
@@ -80,13 +86,13 @@ def test_a_run_that_goes_on_gives_the_same(folder, pixels):
     assert joined(r.table for r in whole)["id"].to_pylist() == [1, 2, 3, 4, 5, 6]
 
 
-def test_sam_gives_the_mean_of_its_neck(pixels):
+@pytest.mark.parametrize(("pool", "name"), [("cls", "neck"), ("mean", "tokens")])
+def test_sam_gives_the_mean_of_its_neck_or_of_its_tokens(pixels, pool, name):
     model = small_sam()
-    predictor = PatchPredictor(model)
-    (maps,) = predictor([pixels[:64, :64]])
+    (maps,) = PatchPredictor(model, pool)([pixels[:64, :64]])
     normal = (pixels[None, :64, :64] / 255 - np.array(SAM_CARD.mean)) / np.array(SAM_CARD.std)
-    neck = model.image_encoder.features(np.float32(normal))["neck"]
-    np.testing.assert_allclose(maps["vector"], neck[0].mean((0, 1)), rtol=1e-4, atol=1e-5)
+    grid = model.image_encoder.features(np.float32(normal))[name]
+    np.testing.assert_allclose(maps["vector"], grid[0].mean((0, 1)), rtol=1e-4, atol=1e-5)
 
 
 ENCODERS = {
@@ -112,8 +118,14 @@ def test_any_encoder_alone_will_do(name, tmp_path, pixels):
         np.testing.assert_allclose(vector, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_command_that_was_stopped_goes_on(call, image, folder, monkeypatch):
-    given = ("embed", image, "--mpp", "0.25", "--model", folder, "--level", "patches", "--out")
+@pytest.mark.parametrize("pool", ["cls", "box", "mask"])
+def test_a_command_that_was_stopped_goes_on(call, image, folder, monkeypatch, pool):
+    given = ("embed", image, "--mpp", "0.25", "--pool", pool)
+    if pool == "cls":
+        given += ("--model", folder, "--level", "patches", "--out")
+    else:  # three rows of tiles of the bundled network, with cells across them
+        Image.fromarray(stained(320, 128)).save(image)
+        given += ("--tile", "128", "--out")
     assert call(*given, image.parent / "whole")[0] == 0
     add = Journal.add
 
@@ -129,6 +141,7 @@ def test_a_command_that_was_stopped_goes_on(call, image, folder, monkeypatch):
     assert call(*given, image.parent / "out")[0] == 0
     assert seen == [2]
     one, other = (read(image.parent / n / "tissue/embeddings.parquet") for n in ("whole", "out"))
+    assert one[0].num_rows > 5
     assert one[0].equals(other[0])
 
 
@@ -157,16 +170,15 @@ def test_vectors_are_written_as_they_come(ending, tmp_path):
         np.testing.assert_array_equal(vectors[:, 0], np.repeat(np.arange(9), 4))
 
 
-def test_what_float16_cannot_hold_becomes_its_end():
-    values = [[1.5, 1e6], [-1e9, 0.1]]
+def test_what_float16_cannot_hold_becomes_its_end_and_nan_stays():
+    values = [[1.5, 1e6], [-1e9, 0.1], [np.nan, np.inf]]
     table = pa.table({"token": pa.array(values, pa.list_(pa.float32(), 2))})
     found = np.array(embeddings.halves(table).to_pylist())
-    np.testing.assert_array_equal(found, np.float16([[1.5, 65504], [-65504, 0.1]]))
+    np.testing.assert_array_equal(found, np.float16([[1.5, 65504], [-65504, 0.1], [np.nan, 65504]]))
 
 
 def test_cells_have_the_tokens_that_segment_keeps(call, tmp_path):
-    pixels = cj.slides.open_image(cj.zoo.ASSETS / "he-consep.png").pixels[:200, :200]
-    Image.fromarray(pixels).save(tmp_path / "he.png")
+    Image.fromarray(stained(200, 200)).save(tmp_path / "he.png")
     common = (tmp_path / "he.png", "--mpp", "0.25", "--quiet", "--out")
     assert call("segment", *common, tmp_path / "s", "--tokens", "--export", "parquet")[0] == 0
     assert call("embed", *common, tmp_path / "box", "--to", "parquet", "h5ad", "zarr")[0] == 0
@@ -216,6 +228,20 @@ def test_a_data_set_of_tiles_by_way_of_images(call, folder, tmp_path):
     assert code == 0, errors
     files = sorted((tmp_path / "out").glob("*/embeddings.parquet"))
     assert [read(path)[0].num_rows for path in files] == [1, 1]
+
+
+def test_an_image_without_cells_gives_no_rows_in_any_format(call, image):
+    Image.fromarray(np.full((128, 128, 3), 240, np.uint8)).save(image)
+    given = (image, "--mpp", "0.25", "--out", image.parent, "--to", "parquet", "h5ad", "zarr")
+    code, _, errors = call("embed", *given)
+    assert (code, "no cells" in errors) == (0, True)
+    table = pq.read_table(image.parent / "tissue" / "embeddings.parquet")
+    assert (table.num_rows, table.schema.field("embedding").type.list_size) == (0, 128)
+    anndata = pytest.importorskip("anndata")
+    for ending, reader in (("h5ad", anndata.read_h5ad), ("zarr", anndata.read_zarr)):
+        found = reader(image.parent / "tissue" / f"embeddings.{ending}")
+        assert found.shape == (0, 128)
+        assert found.obsm["spatial"].shape == (0, 2)
 
 
 def test_nothing_to_embed(call, image, folder):

@@ -10,13 +10,15 @@ import cellvit_jax as cj
 from cellvit_jax import zoo
 from cellvit_jax.cells import joined
 from cellvit_jax.errors import InputError
-from cellvit_jax.inference.classify import ROWS, _softmax, classify, probabilities
+from cellvit_jax.inference.classify import ROWS, _softmax, classify, probabilities, remark
 from cellvit_jax.inference.pipeline import rows, tokens_of
 from cellvit_jax.inference.plan import planned
 from cellvit_jax.inference.predictor import Predictor
 from cellvit_jax.inference.report import Report
+from cellvit_jax.inference.run import Options, Task
 from cellvit_jax.inference.segment import predictor_of, segment_image
 from cellvit_jax.slides import ImageSlide, Tile, open_image
+from cellvit_jax.slides.collection import Listed
 from tests.inference import free
 from tests.inference.free import FreeNetwork, tissue, write_slide
 from tests.networks import CARD, inference, make, save_head, small_config
@@ -150,6 +152,48 @@ def test_an_image_without_cells(model, head) -> None:
     cells = cj.segment(np.full((64, 64, 3), 240, np.uint8), model, mpp=0.25, head=head)
     assert len(cells) == 0
     assert [name for name, _ in cells.classes.values()] == list(NAMES)
+
+
+class Broken(FreeNetwork):
+    """Tokens that are no numbers in the upper half of a tile."""
+
+    def __call__(self, tiles):
+        for maps in super().__call__(tiles):
+            maps["tokens"][: len(maps["tokens"]) // 2] = np.nan
+            yield maps
+
+
+@pytest.fixture
+def broken(tmp_path):
+    save_head(tmp_path / "head", token_dim=3)
+    return Broken(with_tokens=True, head=cj.load(tmp_path / "head"), tokens=False)
+
+
+def test_a_token_that_is_no_numbers_gives_no_type_and_it_is_said(
+    broken, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setitem(cj.segment.__globals__, "predictor_of", lambda *_, **__: broken)
+    with pytest.warns(UserWarning, match=r"tokens of them are no numbers: \d+"):
+        cells = cj.segment(tissue(128, 128), None, mpp=0.25)
+    without = cells.column("type") == 0
+    assert 0 < without.sum() < len(cells)
+    vectors = np.array(cells.table["probabilities"].to_pylist())
+    assert (vectors[without] == 0).all()
+    np.testing.assert_allclose(vectors[~without].sum(1), 1, atol=1e-6)
+    assert (cells.column("type_prob")[without] == 0).all()
+    for form in ("parquet", "geojson", "json", "csv"):
+        cj.exports.write(cells, tmp_path / f"cells.{form}")
+    assert (cj.read_cells(tmp_path / "cells.parquet").column("type") == 0).sum() == without.sum()
+
+
+def test_a_report_counts_cells_without_a_type(broken, tmp_path) -> None:
+    write_slide(tmp_path / "a.tif", tissue(128, 128))
+    task = Task(tmp_path / "out", "free", Options(export=("parquet", "overlay"), tissue="none"))
+    task.predictor = broken
+    source = Listed(tmp_path / "a.tif")
+    report = task.segment(source, task.open(source)).report
+    assert report.cells["class 0"] > 0
+    assert report.warnings == [remark(report.cells["class 0"])]
 
 
 def test_heads_that_do_not_fit(model, tmp_path, pixels) -> None:

@@ -8,7 +8,7 @@ import pytest
 from nbclient import NotebookClient
 
 from cellvit_jax import read_cells
-from tests.shared import DATA, SHARED
+from tests.shared import DATA, shared
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -58,15 +58,40 @@ def test_segment_an_image(work):
     assert len(features) == len(cells) > 0
 
 
-@pytest.mark.usefixtures("home")
-def test_from_200_clicks_to_a_classifier(work, monkeypatch):
+@pytest.fixture
+def from_clicks(home, work, monkeypatch):
+    """Runs the notebook of clicks on a folder of them: what it prints, and its report."""
     pytest.importorskip("optax")
     pytest.importorskip("matplotlib")
-    real = SHARED / "data" / "cellvitpp-examples" / "Example-Detection"
-    clicks = real if real.exists() else DATA / "cellvitpp" / "detection"
-    monkeypatch.setenv("CLICKS", str(clicks))
-    outputs = run("from_200_clicks_to_a_classifier", work)
-    shown = [kind for output in outputs for kind in output.get("data", {})]
-    assert shown.count("image/png") == 3
-    assert (work / "my-head" / "config.json").exists()
-    assert json.loads((work / "cells.geojson").read_text())["features"]
+
+    def run_on(clicks: Path) -> tuple[str, dict]:
+        monkeypatch.setenv("CLICKS", str(clicks))
+        outputs = run("from_200_clicks_to_a_classifier", work)
+        shown = [kind for output in outputs for kind in output.get("data", {})]
+        assert shown.count("image/png") == 4
+        assert json.loads((work / "cells.geojson").read_text())["features"]
+        said = "".join(o["text"] for o in outputs if o.get("name") == "stdout")
+        return said, json.loads((work / "my-head" / "report.json").read_text())
+
+    return run_on
+
+
+@pytest.mark.slow
+def test_from_200_clicks_to_a_classifier(from_clicks):
+    said, report = from_clicks(shared("data/cellvitpp-examples/Example-Detection"))
+    assert "train: 10 images, 200 points" in said
+    assert "test: 2 images" in said
+    assert list(report["scores"]) == ["cross-validation, 3 folds", "test"]
+    assert sum(report["annotated"]) == 200
+    validated, test = report["scores"].values()
+    assert validated["count"] == sum(report["found"]) > 150
+    assert test["count"] > 50
+    assert validated["auroc"] > 0.6
+    assert 0.5 < validated["majority"] < 0.7
+
+
+def test_fewer_clicks_than_200_are_all_taken(from_clicks):
+    said, report = from_clicks(DATA / "cellvitpp" / "detection")
+    assert "train: 1 images, 18 points" in said
+    assert list(report["scores"]) == ["validation"]
+    assert report["annotated"] == [0, 12, 12, 12]  # the one image is both parts of the one fold

@@ -19,6 +19,22 @@ def test_outlined_nuclei_are_read_from_the_original_files():
     assert (sample.instances.max(), np.unique(sample.types).tolist()) == (19, [0, 1, 2])
 
 
+@pytest.mark.parametrize("named", ["Background", " background", "BG", "null"])
+def test_of_masks_a_zero_that_is_named_like_background_is_none_of_the_classes(named, tmp_path):
+    shutil.copytree(OUTLINED, tmp_path / "set")
+    (tmp_path / "set" / "label_map.yaml").write_text(f"0: {named}\n1: A\n2: B\n")
+    dataset = open_dataset(tmp_path / "set", "train")
+    assert dataset.classes == ("A", "B")
+    assert np.unique(dataset.samples[0].types).tolist() == [0, 1, 2]
+
+
+def test_of_masks_a_class_with_the_id_of_the_background_is_refused(tmp_path):
+    shutil.copytree(OUTLINED, tmp_path / "set")
+    (tmp_path / "set" / "label_map.yaml").write_text("0: Non-Tumor\n1: Tumor\n")
+    with pytest.raises(InputError, match=r"label_map\.yaml calls 0 'Non-Tumor', .* ids from 1"):
+        open_dataset(tmp_path / "set", "train")
+
+
 def test_points_are_read_from_the_original_files_with_ids_from_one():
     dataset = open_dataset(POINTED, "train")
     (sample,) = dataset.samples

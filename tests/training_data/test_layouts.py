@@ -233,6 +233,11 @@ def gaps(root):
     (root / "classes.yaml").write_text("classes: {1: a, 3: b}")
 
 
+def class_zero(root):
+    plain(root, field())
+    (root / "classes.yaml").write_text("classes: {0: tumour, 1: lymphocyte}")
+
+
 def colour_mask(root):
     plain(root, field())
     png(root / "masks" / "made.png", field().image)
@@ -257,7 +262,8 @@ def colour_mask(root):
         (colour_mask, "no label image"),
         (wrong_facts, "mpp 'fine'"),
         (no_yaml, "cannot be read as YAML"),
-        (gaps, r"ids \[1, 3\], expected 1, 2"),
+        (gaps, r"ids \[1, 3\], expected 0, 1, … or 1, 2, …"),
+        (class_zero, r"classes\.yaml calls 0 'tumour', but 0 is the background of masks"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(make, message, tmp_path):

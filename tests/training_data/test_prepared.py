@@ -55,6 +55,16 @@ def test_points_stay_points(tmp_path):
     assert_same(before["train"].samples[0], after.samples[0])
 
 
+def test_points_and_outlines_stay_so_side_by_side(tmp_path):
+    points = dataclasses.replace(field(), types=None, points=np.ones((2, 3), np.float32))
+    before = Dataset("both", [points, field()], ("a", "b"), outlined=False)
+    prepared.write({"all": before}, tmp_path / "prepared")
+    after = list(open_dataset(tmp_path / "prepared").samples)
+    np.testing.assert_array_equal(after[0].points, points.points)
+    assert after[1].points is None
+    assert_same(after[1], field())
+
+
 @pytest.fixture
 def stored(tmp_path):
     """Twelve fields of different sizes and numbers of nuclei."""

@@ -209,6 +209,41 @@ def test_points_count_where_there_are_any_and_outlines_do_not(tmp_path):
         qupath.read(tmp_path, tmp_path, pointed=False)
 
 
+def test_each_file_counts_by_its_points_or_else_by_its_outlines(tmp_path):
+    image = np.zeros((60, 80, 3), np.uint8)
+    for name in ("clicked", "empty", "drawn"):
+        png(tmp_path / f"{name}.png", image)
+    unclassed = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [3, 3]}}
+    write(tmp_path / "clicked.geojson", [pointed([[10, 20]], "B"), rectangle(5, 5, 9, 9, "C")])
+    write(tmp_path / "empty.geojson", [unclassed])
+    write(tmp_path / "drawn.png.geojson", [rectangle(30, 10, 40, 20, "A")])
+    with pytest.warns(UserWarning, match=r"1 of 3 files hold no cells .*: empty\.geojson"):
+        dataset = open_dataset(tmp_path)
+    assert (dataset.classes, dataset.outlined) == (("A", "B"), False)
+    clicked, drawn = dataset.samples
+    assert (clicked.name, drawn.name) == ("clicked", "drawn")
+    assert clicked.points.tolist() == [[9.5, 19.5, 2]]
+    assert drawn.points is None
+    assert np.argwhere(drawn.types == 1)[[0, -1]].tolist() == [[10, 30], [19, 39]]
+    with pytest.warns(UserWarning, match="1 of 3"):
+        outlined = qupath.read(tmp_path, tmp_path, pointed=False)
+    assert (outlined.classes, len(outlined.samples), outlined.outlined) == (("A", "C"), 2, True)
+
+
+def test_a_region_without_cells_is_a_field(folder):
+    png(folder / "free.png", field().image)
+    write(folder / "free.geojson", [rectangle(10, 10, 50, 40, "Region*")])
+    free = open_dataset(folder).samples[0]
+    assert (free.name, free.image.shape) == ("free_10_10", (30, 40, 3))
+    assert not free.instances.any()
+
+
+def test_an_image_with_two_files_is_refused(folder):
+    (folder / "made.png.geojson").write_bytes((folder / "made.geojson").read_bytes())
+    with pytest.raises(InputError, match=r"2 GeoJSON files of made\.png"):
+        open_dataset(folder)
+
+
 def test_points_of_a_large_image_make_fields_of_their_own(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (1100, 2400, 3), np.uint8)
     png(tmp_path / "large.png", image)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from cellvit_jax import label_map
 from cellvit_jax.data import files
 from cellvit_jax.data.dataset import Dataset, Sample
 from cellvit_jax.data.lazy import Lazy
@@ -34,10 +35,12 @@ def open(root: Path) -> dict[str, Dataset]:
 def _dataset(root: Path, fold: Path) -> Dataset:
     path = next((p for p in (fold / CONFIG, fold.parent / CONFIG) if p.is_file()), root / CONFIG)
     config = files.read_yaml(path)
-    classes = files.names_by_id(path, config.get("nuclei_types") and _by_id(config["nuclei_types"]))
+    classes = label_map.of_masks(
+        path, config.get("nuclei_types") and _by_id(config["nuclei_types"])
+    )
     tissues: tuple[str, ...] = ()
     if config.get("tissue_types"):
-        tissues = files.names_by_id(path, _by_id(config["tissue_types"]), first=0)
+        _, tissues = label_map.counted(path, _by_id(config["tissue_types"]))
     return Dataset(root.name, _samples(fold, len(classes), tissues), classes, tissues)
 
 

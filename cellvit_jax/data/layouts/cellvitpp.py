@@ -1,10 +1,10 @@
 """The folders that CellViT++ trains its cell classifiers on.
 
-    ROOT/{train,test}/{images/NAME.png, labels/NAME.npy}    outlined: ids in label_map.yaml from 1
+    ROOT/{train,test}/{images/NAME.png, labels/NAME.npy}    outlined: 0 is the background
     ROOT/{train,test}/{images/NAME.png, labels/NAME.csv}    pointed at: rows x,y,class
     ROOT/label_map.yaml    ROOT/splits/fold_K/{train,val}.csv
 
-Of points, classes count from where the label map does, 0 or 1.
+Of points, classes count from where the label map does, 0 or 1; of outlines from 1.
 
 The folds, lists of names of `train`, are splits as well: `fold_0_train`, `fold_0_val`, ...
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cellvit_jax import label_map
 from cellvit_jax.data import files
 from cellvit_jax.data.dataset import Dataset, Sample
 from cellvit_jax.data.layouts.cellvit import paired, read_maps
@@ -32,15 +33,13 @@ Item = tuple[Path, Path]
 
 def open(root: Path) -> dict[str, Dataset]:
     """`train`, `test` and the folds of outlined nuclei. Raises InputError."""
-    classes = files.names_by_id(root / LABEL_MAP, files.read_yaml(root / LABEL_MAP))
+    classes = label_map.of_masks(root / LABEL_MAP, files.read_yaml(root / LABEL_MAP))
     return _splits(root, ".npy", partial(read, classes=len(classes)), classes, True)
 
 
 def open_points(root: Path) -> dict[str, Dataset]:
     """`train`, `test` and the folds of nuclei that were pointed at. Raises InputError."""
-    names = files.read_yaml(root / LABEL_MAP)
-    first = 0 if isinstance(names, dict) and {0, "0"} & names.keys() else 1
-    classes = files.names_by_id(root / LABEL_MAP, names, first)
+    first, classes = label_map.counted(root / LABEL_MAP, files.read_yaml(root / LABEL_MAP))
     reader = partial(read_points, classes=len(classes), first=first)
     return _splits(root, ".csv", reader, classes, False)
 

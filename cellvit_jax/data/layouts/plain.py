@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from cellvit_jax import label_map
 from cellvit_jax.data import files
 from cellvit_jax.data.dataset import Dataset, Sample
 from cellvit_jax.data.lazy import Lazy
@@ -38,7 +39,7 @@ def _dataset(root: Path, part: Path) -> Dataset:
     about = find_about(part)
     if not about and (part / "types").is_dir():
         raise InputError(NO_NAMES.format(root=part))
-    names = files.names_by_id(part / ABOUT, about["classes"]) if "classes" in about else ()
+    names = label_map.of_masks(part / ABOUT, about["classes"]) if "classes" in about else ()
     facts = _facts(part, about)
     tissues = facts["tissues"]
     known = files.read_tissues(part / TISSUES, tissues) if tissues else {}

@@ -1,16 +1,19 @@
 """Images beside the GeoJSON in which their cells were outlined or corrected, as QuPath has them.
 
-    ROOT/NAME.{png,tif,svs,…}    ROOT/NAME.geojson[.gz]
+    ROOT/NAME.{png,tif,svs,…}    ROOT/NAME.geojson[.gz] or ROOT/NAME.png.geojson[.gz]
 
-A file of several regions, such as a slide, becomes a field of each. Where any file has points of
-classes, cells are those that were pointed at, and outlines are left aside: they may be what a
-network found before. Large images without regions become fields around their points.
+A file of several regions, such as a slide, becomes a field of each. Where a file has points of
+classes, its cells are those that were pointed at, and its outlines are left aside: they may be what
+a network found before. Large images without regions become fields around their points. Files
+without cells and regions are left out.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,9 +33,43 @@ NEEDS = ("*.geojson*",)
 MPP = 0.25
 MAX_DIFFERENCE = 0.05  # of resolutions that count as equal
 MAX_PIXELS = 50_000_000
+MANY = 5  # names in a sentence
 CORE, MARGIN = 1024, 128  # of a field around points: its side, and what is seen around it
 
-Item = tuple[Path, Path, tuple[int, int, int, int], str]  # box: r0, c0, r1, c1; name of the field
+# image, GeoJSON, box r0, c0, r1, c1, name of the field, and whether points count in it
+Item = tuple[Path, Path, tuple[int, int, int, int], str, bool]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """An image and its GeoJSON, what that holds, and whether points count in it, or outlines."""
+
+    image: Path
+    annotations: Path
+    cells: Annotated
+    pointed: bool
+
+    @property
+    def has_cells(self) -> bool:
+        """Whether there is any cell that counts."""
+        return self.pointed or len(self.cells.shapes) > 0
+
+    @property
+    def left_out(self) -> bool:
+        """Whether there is no cell, and no region that is said to be free of any."""
+        free = len(self.cells.regions) > 0 and not len(self.cells.points)
+        return not self.has_cells and not free
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes of the cells."""
+        return self.cells.point_names if self.pointed else self.cells.names
+
+    def fields(self, size: tuple[int, int]) -> Iterator[Item]:
+        """The fields of an image that is so large."""
+        boxes = _around_points if self.pointed else _boxes
+        for box, name in boxes(self.image, self.cells, size):
+            yield self.image, self.annotations, box, name, self.pointed
 
 
 def open(root: Path) -> dict[str, Dataset]:
@@ -46,35 +83,43 @@ def read(
     classes: Sequence[str] = (),
     mpp: float | None = None,
     *,
-    pointed: bool | None = None,
+    pointed: bool = True,
 ) -> Dataset:
     """The fields of an image and its GeoJSON, or of those of equal names in two folders.
 
     `classes` are names in the order of the ids to be; by default all that occur, sorted. Cells of
     no class have type 0, and so have all of a class not among them. `mpp` wins over what the
-    images say. `pointed` says whether points or outlines count: by default points if there are any.
-    Raises InputError.
+    images say. Without `pointed`, points are none, and outlines count in every file. Raises
+    InputError.
     """
-    pairs = _paired(images, annotations)
-    found = [read_cells(path) for _, path in pairs]
-    if pointed is None:
-        pointed = any(len(one.points) for one in found)
-    if not pointed and not any(len(one.shapes) for one in found):
-        raise InputError(f"{annotations} holds no outlined cell, only points")
-    labels = (one.point_names if pointed else one.names for one in found)
-    names = _classes(classes, {name for some in labels for name in some if name})
-    opened = [open_slide(path, mpp=mpp) for path, _ in pairs]
-    boxes = _around_points if pointed else _boxes
-    items = [
-        (*pair, box, name)
-        for pair, one, slide in zip(pairs, found, opened, strict=True)
-        for box, name in boxes(pair[0], one, slide.size)
-    ]
-    resolutions = {str(slide[0]): one.mpp for slide, one in zip(pairs, opened, strict=True)}
-    reader = partial(read_points if pointed else read_field, classes=names)
-    samples = Lazy(reader, tuple(items))
-    mpp = mpp or _common(resolutions)
-    return Dataset(images.stem, samples, names, mpp=mpp, outlined=not pointed)
+    sources = _sources(images, annotations, pointed)
+    names = _classes(classes, {name for one in sources for name in one.names if name})
+    opened = [open_slide(one.image, mpp=mpp) for one in sources]
+    both = list(zip(sources, opened, strict=True))
+    items = tuple(item for one, slide in both for item in one.fields(slide.size))
+    mpp = mpp or _common({str(one.image): slide.mpp for one, slide in both})
+    outlined = not any(one.pointed for one in sources)
+    samples = Lazy(partial(read_item, classes=names), items)
+    return Dataset(images.stem, samples, names, mpp=mpp, outlined=outlined)
+
+
+def _sources(images: Path, annotations: Path, pointed: bool) -> list[Source]:
+    """The images with cells; warns of those that are left out. Raises InputError without any."""
+    found = []
+    for image, path in _paired(images, annotations):
+        cells = read_cells(path)
+        found.append(Source(image, path, cells, pointed and len(cells.points) > 0))
+    if not any(one.has_cells for one in found):
+        some = any(len(one.cells.points) for one in found)
+        rest = ", only points" if some else ", and no point of a class"
+        raise InputError(f"{annotations} holds no outlined cell{rest}")
+    if empty := [one.annotations.name for one in found if one.left_out]:
+        warnings.warn(
+            f"{len(empty)} of {len(found)} files hold no cells and are left out: "
+            f"{', '.join(empty[:MANY])}{', …' if len(empty) > MANY else ''}",
+            stacklevel=3,
+        )
+    return [one for one in found if not one.left_out]
 
 
 def _classes(wanted: Sequence[str], occurring: set[str]) -> tuple[str, ...]:
@@ -95,16 +140,21 @@ def _paired(images: Path, annotations: Path) -> list[tuple[Path, Path]]:
             f"give an image and its GeoJSON, or two folders, not {images} and {annotations}"
         )
     by_name = {
-        slide_name(path): path
+        name: path
         for path in sorted(images.iterdir())
         if path.suffix.lower() in ENDINGS and not path.name.startswith(".")
+        for name in (slide_name(path), path.name)
     }
     named = sorted(annotations.glob("*.geojson*"))
     if not named:
         raise InputError(f"{annotations} holds no .geojson file")
     if missing := [path for path in named if _stem(path) not in by_name]:
         raise InputError(f"{missing[0]} has no image of the same name in {images}")
-    return [(by_name[_stem(path)], path) for path in named]
+    pairs = [(by_name[_stem(path)], path) for path in named]
+    [(image, count)] = Counter(image for image, _ in pairs).most_common(1)
+    if count > 1:
+        raise InputError(f"{annotations} holds {count} GeoJSON files of {image.name}: keep one")
+    return pairs
 
 
 def _stem(path: Path) -> str:
@@ -128,7 +178,7 @@ def _boxes(path: Path, cells: Annotated, size: tuple[int, int]):
 def _around_points(path: Path, cells: Annotated, size: tuple[int, int]):
     """The boxes, and the names, of the fields in which somebody pointed at cells."""
     if len(cells.regions) or max(size) <= CORE:
-        yield from _boxes(path, cells, size) if len(cells.points) else ()
+        yield from _boxes(path, cells, size)
         return
     x, y = np.clip(cells.points, 0, np.array(size[::-1]) - 1).T // CORE * CORE
     for r0, c0 in np.unique(np.stack([y, x], 1).astype(int), axis=0).tolist():
@@ -154,9 +204,14 @@ def _common(resolutions: dict[str, float | None]) -> float:
     return known[finest]
 
 
+def read_item(item: Item, classes: tuple[str, ...]) -> Sample:
+    """A field of points or of outlines."""
+    return (read_points if item[-1] else read_field)(item, classes)
+
+
 def read_field(item: Item, classes: tuple[str, ...]) -> Sample:
     """The part of an image in a box, with the cells in it."""
-    path, annotations, (r0, c0, r1, c1), name = item
+    path, annotations, (r0, c0, r1, c1), name, _ = item
     cells = read_cells(annotations)
     image = np.ascontiguousarray(open_slide(path).read(r0, c0, r1 - r0, c1 - c0))
     x0, y0, x1, y1 = shapely.bounds(cells.shapes).reshape(-1, 4).T
@@ -171,7 +226,7 @@ def read_field(item: Item, classes: tuple[str, ...]) -> Sample:
 
 def read_points(item: Item, classes: tuple[str, ...]) -> Sample:
     """The points in a box, and that part of the image with a margin around it."""
-    path, annotations, (r0, c0, r1, c1), name = item
+    path, annotations, (r0, c0, r1, c1), name, _ = item
     cells, slide = read_cells(annotations), open_slide(path)
     seen = np.array([c0, r0, c1, r1]) + np.repeat([-MARGIN, MARGIN], 2)
     top, left, bottom, right = _clipped(seen, slide.size)
