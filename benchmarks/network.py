@@ -6,19 +6,22 @@ A row is a preset, a tile, a batch and a type. Timed is the inference form that 
 "readable" is the form of `models` without it, the twin (`twin_network.py`, where torch is
 installed) runs eagerly as the original does, in channels-last order, and, with `--compile`, through
 torch.compile. bfloat16 means autocast for the twin. Weights are random; both sides share them,
-which their outputs must show. The matmul peak is that of the same run and type. `--attention cudnn`
-chooses the kernel of CUDA. On one core (`taskset -c 0`) the processor's time is taken, which other
-programs hardly change; on several it is the time that passes.
+which their outputs must show. The matmul peak is that of the same run and type. mm²/s are those of
+whole tiles at 0.25 µm a pixel. FLOPs are counted as `cost_analysis.py` does; MB are what the
+compiled program says that it needs for weights, images and work. `--attention cudnn` chooses the
+kernel of CUDA. A row that does not fit into memory, or that its kernel refuses, says so, and the
+others go on. On one core (`taskset -c 0`) the processor's time is taken, which other programs
+hardly change; on several it is the time that passes.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,18 +29,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from cost_analysis import costs
 from flax import nnx
 from jax.experimental.compilation_cache import compilation_cache
-from timing import in_turns, load, quartiles, ratio, spread
+from timing import beside_torch, in_turns, load, quartiles, ratio, spread
 
+from cellvit_jax.inference.memory import is_exhausted
 from cellvit_jax.models import CellViT, ModelConfig, folded
 
 CORES = len(os.sched_getaffinity(0))
 CLOCK = time.process_time if CORES == 1 else time.perf_counter
+MPP = 0.25  # µm a pixel
 DType = Literal["float32", "bfloat16"]
 COLUMNS = (
-    "preset", "tile", "batch", "type", "ms a tile", "tiles/s", "TFLOP/s", "of peak", "of readable",
-    "of eager", "of channels-last", "of compiled", "MB", "compile s, cold", "warm",
+    "preset", "tile", "batch", "type", "ms a tile", "tiles/s", "mm²/s", "TFLOP/s", "of peak",
+    "of readable", "of eager", "of channels-last", "of compiled", "MB", "compile s, cold", "warm",
 )  # fmt: skip
 
 
@@ -53,33 +59,40 @@ def main(
     out: Path | None = None,
     profile: Path | None = None,
 ) -> None:
-    """Print the table, as Markdown; with `out`, write the numbers as JSON for `roofline.py`.
+    """Print the table, as Markdown; with `out`, write its numbers as JSON for `roofline.py`.
 
     With `profile`, three calls of each row are traced into that folder (TensorBoard, Perfetto).
     """
+    twin = beside_torch(twin)
     print(f"{jax.devices()[0].device_kind}, {load()}, jax {jax.__version__}\n")
     print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}")
+    peaks = {dtype: matmul_peak(dtype) for dtype in dtypes}
     rows = []
-    for dtype in dtypes:
-        peak = matmul_peak(dtype)
-        for preset in presets:
-            for side in tiles:
-                for batch in batches:
-                    case = Case(preset, side, batch, dtype, attention)
-                    traced = profile and profile / f"{preset}-{side}-{batch}-{dtype}"
-                    found = case.measure(rounds, compile, twin, traced)
-                    rows.append({"preset": preset, "tile": side, "peak": peak} | found)
-                    print(row(case, found, peak), flush=True)
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(rows, indent=1))
+    for dtype, preset, side, batch in product(dtypes, presets, tiles, batches):
+        key = preset, side, batch, dtype
+        traced = profile and profile / "-".join(map(str, key))
+        try:
+            found = Case(*key, attention).measure(rounds, compile, twin, traced)
+        except RuntimeError as error:  # of JAX or PyTorch: others may fit
+            print(line([*key, reason(error)]), flush=True)
+            continue
+        rows.append({"preset": preset, "tile": side, "peak": peaks[dtype]} | found)
+        print(row(key, found, peaks[dtype]), flush=True)
+        if out:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(rows, indent=1))
+
+
+def reason(error: RuntimeError) -> str:
+    """Why a row has no figures: memory, or what a kernel says of shapes or of this device."""
+    return "out of memory" if is_exhausted(error) else str(error).partition("\n")[0]
 
 
 class Case:
     """One row of the table."""
 
-    def __init__(self, preset: str, side: int, batch: int, dtype: DType, attention: str):
-        self.preset, self.side, self.batch, self.dtype = preset, side, batch, dtype
+    def __init__(self, preset: str, side: int, batch: int, dtype: str, attention: str):
+        self.side, self.batch, self.dtype = side, batch, dtype
         config = getattr(ModelConfig, preset)()
         model = CellViT(config, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))
         self.model = nnx.view(model, deterministic=True, use_running_average=True)
@@ -91,20 +104,18 @@ class Case:
         self, rounds: int, compile: bool, twin: bool, profile: Path | None
     ) -> dict[str, Any]:
         """Times by name, in ms a batch, and what the compiled program says of itself."""
-        ours, facts = compiled(self.form, self.images)
-        readable, _ = compiled(self.model, self.images)
-        calls = {"ours": ours, "readable": readable}
-        if twin and importlib.util.find_spec("torch") and self.model.config.encoder != "dinov2":
-            calls |= twins(self, compile)
+        twin = twin and self.model.config.encoder != "dinov2"
+        calls = twins(self, compile) if twin else {}
+        calls["ours"], facts = compiled(self.form, self.images)
+        calls["readable"], _ = compiled(self.model, self.images)
         first = {name: call() for name, call in calls.items()}
         for name, maps in first.items():
             compare(name, maps, first["readable"], 1e-4 if self.dtype == "float32" else 0.1)
         times = in_turns(calls, rounds, CLOCK)
         if profile:
-            trace(ours, profile)
-        stats = jax.devices()[0].memory_stats() or {}
-        memory = stats.get("peak_bytes_in_use", facts["memory"])
-        return facts | {"times": times, "memory": memory, "batch": self.batch}
+            trace(calls["ours"], profile)
+        flops = costs(self.form, self.images.shape)["flops"]
+        return facts | {"times": times, "flops": flops, "batch": self.batch}
 
 
 def trace(call: Callable[[], Any], folder: Path) -> None:
@@ -114,19 +125,25 @@ def trace(call: Callable[[], Any], folder: Path) -> None:
             call()
 
 
-def row(case: Case, found: dict[str, Any], peak: float) -> str:
+def row(key: tuple[str, int, int, str], found: dict[str, Any], peak: float) -> str:
     """A line of the table."""
+    _, side, batch, _ = key
     ours = found["times"]["ours"]
-    tile = [t / case.batch for t in ours]
-    rate = found["flops"] / quartiles(ours)[1] * 1e3
+    tile = [t / batch for t in ours]
+    tiles = 1e3 / quartiles(tile)[1]
+    rate = found["flops"] / batch * tiles
     others = ("readable", "eager", "channels-last", "compiled")
     ratios = [ratio(ours, found["times"][n]) if n in found["times"] else "–" for n in others]
-    values = [
-        case.preset, case.side, case.batch, case.dtype, spread(tile),
-        f"{1e3 / quartiles(tile)[1]:.3g}", f"{rate / 1e12:.3f}", f"{rate / peak:.2f}", *ratios,
+    return line([
+        *key, spread(tile), f"{tiles:.3g}", f"{tiles * (side * MPP / 1e3) ** 2:.2g}",
+        f"{rate / 1e12:.3f}", f"{rate / peak:.2f}", *ratios,
         f"{found['memory'] / 1e6:.0f}", f"{found['cold']:.1f}", f"{found['warm']:.1f}",
-    ]  # fmt: skip
-    return f"| {' | '.join(map(str, values))} |"
+    ])  # fmt: skip
+
+
+def line(cells: list[Any]) -> str:
+    """A line of the table, whatever it lacks."""
+    return f"| {' | '.join(map(str, [*cells, *[''] * (len(COLUMNS) - len(cells))]))} |"
 
 
 def compiled(model: CellViT, images: np.ndarray) -> tuple[Callable[[], Any], dict[str, float]]:
@@ -134,10 +151,9 @@ def compiled(model: CellViT, images: np.ndarray) -> tuple[Callable[[], Any], dic
     graphdef, state = nnx.split(model)
     state, images = jax.device_put((nnx.to_pure_dict(state), images))
     cold, warm, program = compile_twice(lambda s, x: nnx.merge(graphdef, s)(x), state, images)
-    cost, memory = program.cost_analysis(), program.memory_analysis()
+    memory = program.memory_analysis()
     facts = {
-        "flops": cost["flops"],
-        "bytes": cost["bytes accessed"],
+        "bytes": program.cost_analysis()["bytes accessed"],
         "memory": memory.temp_size_in_bytes + memory.argument_size_in_bytes,
         "cold": cold,
         "warm": warm,
@@ -150,6 +166,7 @@ def compile_twice(function: Callable, *inputs: Any) -> tuple[float, float, Any]:
     seconds = []
     with tempfile.TemporaryDirectory() as cache:
         jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         for _ in range(2):
             jax.clear_caches()
             compilation_cache.reset_cache()
@@ -164,25 +181,24 @@ def compile_twice(function: Callable, *inputs: Any) -> tuple[float, float, Any]:
 def twins(case: Case, compile: bool) -> dict[str, Callable[[], dict[str, np.ndarray]]]:
     """The forms of the twin as calls, by name."""
     import torch
-    from twin_network import twin
+    from twin_network import device, twin
 
     torch.set_num_threads(CORES)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    images = torch.from_numpy(case.images).permute(0, 3, 1, 2).contiguous().to(device)
+    torch.compiler.reset()  # it compiles anew for some rows, and then no more
+    torch.cuda.empty_cache()  # of the row before
+    images = torch.from_numpy(case.images).permute(0, 3, 1, 2).contiguous().to(device())
     networks = {
-        "eager": twin(case.model, case.side, device),
-        "channels-last": twin(case.model, case.side, device, channels_last=True),
+        "eager": twin(case.model, case.side),
+        "channels-last": twin(case.model, case.side, channels_last=True),
     }
     if compile:
         networks["compiled"] = torch.compile(networks["channels-last"])
 
     def call(network: Callable) -> dict[str, np.ndarray]:
-        with (
-            torch.inference_mode(),
-            torch.autocast(device, torch.bfloat16, case.dtype != "float32"),
-        ):
+        half = case.dtype == "bfloat16"
+        with torch.no_grad(), torch.autocast(device(), torch.bfloat16, half):
             maps = network(images)
-        if device == "cuda":
+        if device() == "cuda":
             torch.cuda.synchronize()
         return maps
 

@@ -6,6 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 
 Clock = Callable[[], float]
 
@@ -49,3 +50,16 @@ def quartiles(times: Sequence[float]) -> tuple[float, float, float]:
 def load() -> str:
     """What else the machine does."""
     return f"{len(os.sched_getaffinity(0))} cores, load average {os.getloadavg()[0]:.1f}"
+
+
+def beside_torch(wanted: bool) -> bool:
+    """Whether a twin in PyTorch can take turns with JAX, which then leaves it memory on a GPU.
+
+    Says so where it is wanted and PyTorch is missing. To be called before JAX looks for devices.
+    """
+    if wanted and not find_spec("torch"):
+        print("PyTorch is missing, so no twin: pip install 'cellvit-jax[bench]'\n")
+        return False
+    if wanted:
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    return wanted

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import jax
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,15 +22,33 @@ from cellvit_jax.models.vit import resize_positions
 Network = Callable[[Tensor], dict[str, Tensor]]
 
 
-def twin(model: CellViT, side: int, device: str = "cpu", *, channels_last: bool = False) -> Network:
+def device() -> str:
+    """Where the twin runs: on what JAX runs on."""
+    return "cuda" if jax.default_backend() == "gpu" else "cpu"
+
+
+def twin(model: CellViT, side: int, *, channels_last: bool = False) -> Network:
     """The network for images (B,3,S,S) of that side; its outputs are maps (B,C,S,S)."""
     memory = torch.channels_last if channels_last else torch.contiguous_format
-    return network(weights(model, device, memory), model.config, side, memory)
+    w = weights(model, memory)
+    run = network(w, model.config, side, memory)
+    trainable(w)
+    return run
 
 
-def weights(model: CellViT, device: str, memory: torch.memory_format) -> Weights:
-    """Our weights on a device, images' and kernels' axes in that order of memory."""
-    w = {name: value.to(device) for name, value in to_torch(model).items()}
+def trainable(w: Weights) -> list[Tensor]:
+    """The weights that gradients are taken of, as `torch.nn` has them.
+
+    Autocast keeps the casts of those alone from one use to the next within a call, and not in
+    `torch.inference_mode`.
+    """
+    fixed = (".mean", ".var", "pos_embed", "counter")
+    return [value.requires_grad_() for name, value in w.items() if not name.endswith(fixed)]
+
+
+def weights(model: CellViT, memory: torch.memory_format) -> Weights:
+    """Our weights on the device, images' and kernels' axes in that order of memory."""
+    w = {name: value.to(device()) for name, value in to_torch(model).items()}
     w = {name.replace("skip_paths.", "paths."): value for name, value in w.items()}
     for name, value in w.items():
         w[name] = value.contiguous(memory_format=memory) if value.ndim == 4 else value

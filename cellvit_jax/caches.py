@@ -20,3 +20,5 @@ def keep_compiled_programs() -> None:
     """Store compiled programs in `folder()/xla`, unless JAX was already told where or not to."""
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str(folder() / "xla"))
+        # by default those alone that take a second, which most networks are on either side of
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -47,7 +47,7 @@ def warmup(model: str, form: Form, side: int | None) -> str:
     cache = jax.config.values["jax_compilation_cache_dir"]
     return (
         f"{predictor.batch_size} tile(s) of {side} pixels a call: compiled in {first:.1f} s, "
-        f"again in {again:.1f} s, with the programs kept in {cache}"
+        f"again in {again:.1f} s with the programs in {cache}"
     )
 
 

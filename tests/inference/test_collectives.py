@@ -11,6 +11,7 @@ COLLECTIVE = re.compile(r"all-reduce|all-gather|all-to-all|reduce-scatter|collec
 FAMILIES = {
     "vit": {},
     "sam": {"encoder": "sam", "window_size": 3, "global_layers": (2,)},
+    "uni": {"encoder": "dinov2"},
     "virchow": {"encoder": "dinov2", "patch_size": 14, "gate": "gelu", "any_size": True},
 }
 

@@ -1,5 +1,7 @@
 """Kernels of the attention: the same numbers and gradients, and lowered where they cannot run."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +14,7 @@ from jax._src.cudnn import fused_attention_stablehlo
 
 from cellvit_jax import checkpoint
 from cellvit_jax.errors import InputError
-from cellvit_jax.models import CellViT, ModelConfig, folded
+from cellvit_jax.models import CellViT, ModelConfig, attention, folded
 from cellvit_jax.models.attention import (
     QUERIES,
     _attend,
@@ -67,15 +69,35 @@ def test_cudnn_attention_lowers_for_cuda_with_its_gradients(preset, monkeypatch)
     def loss(state: Any, images: jax.Array) -> jax.Array:
         return sum(skip.sum() for skip in nnx.merge(graphdef, state)(images).skips)
 
+    program = for_cuda(jax.grad(loss), nnx.to_pure_dict(state))
+    assert program.count(f"@{FMHA}(") == program.count(f"@{FMHA}Backward(") == 2
+
+
+@pytest.mark.parametrize("preset", ["cellvit_256", "cellvit_sam_b", "cellvit_uni"])
+def test_networks_with_cudnn_attention_lower_for_cuda(preset, monkeypatch) -> None:
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(attention, "check_kernel", lambda *_: None)  # there is no CUDA device
+    fields = {"global_layers": (2,)} if "sam" in preset else {}
+    config = getattr(ModelConfig, preset)(depth=2, skip_layers=(1, 1, 2, 2), **fields)
+    model = checkpoint.network(config, dtype=jnp.bfloat16)
+    model = nnx.view(model, deterministic=True, use_running_average=True)
+    graphdef, state = nnx.split(nnx.eval_shape(partial(folded, attention="cudnn"), model))
+    program = for_cuda(
+        lambda state, images: nnx.merge(graphdef, state)(images), nnx.to_pure_dict(state)
+    )
+    assert program.count(f"@{FMHA}(") == 2
+
+
+def for_cuda(function: Callable, state: Any) -> str:
+    """The program of a function of weights and an image, as CUDA would be given it."""
     exported = jax.export.export(
-        jax.jit(jax.grad(loss)),
+        jax.jit(function),
         platforms=("cuda",),
         disabled_checks=[
             jax.export.DisabledSafetyCheck.custom_call(name) for name in (FMHA, f"{FMHA}Backward")
         ],
-    )(nnx.to_pure_dict(state), jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32))
-    program = exported.mlir_module()
-    assert program.count(f"@{FMHA}(") == program.count(f"@{FMHA}Backward(") == 2
+    )
+    return exported(state, jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)).mlir_module()
 
 
 @pytest.mark.parametrize("tokens", [6, 7])

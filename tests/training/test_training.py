@@ -1,8 +1,10 @@
 """The loop on a network of a few channels: it learns, it saves, it resumes."""
 
 import dataclasses
+import itertools
 import json
 from itertools import islice
+from unittest.mock import Mock
 
 import jax
 import numpy as np
@@ -18,6 +20,7 @@ from cellvit_jax import checkpoint
 from cellvit_jax.data.pipeline import RandomTile, batches
 from cellvit_jax.errors import CellViTError
 from cellvit_jax.sharding import make_mesh
+from cellvit_jax.training import loop
 from cellvit_jax.training.calibrate import calibrate
 from cellvit_jax.training.loop import train
 from cellvit_jax.training.objective import Objective, normalise
@@ -107,6 +110,35 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
     with pytest.raises(CellViTError, match="nan at step 0"):
         train(tmp_path, CONFIG, CARD, RECIPE, broken, mesh=ONE)
+
+
+class Loss:
+    """Of a step on the device; notes when the host reads it."""
+
+    def __init__(self, step: int, events: list[str]):
+        self.step, self.events = step, events
+
+    def __float__(self) -> float:
+        self.events.append(f"read {self.step}")
+        return 1.0
+
+
+def test_the_host_reads_a_step_once_the_next_one_is_under_way(tmp_path, monkeypatch):
+    events, numbers = [], itertools.count()
+
+    def step(state: object, batch: object) -> tuple[object, dict[str, Loss]]:
+        number = next(numbers)
+        events.append(f"begin {number}")
+        return state, {"loss": Loss(number, events)}
+
+    monkeypatch.setattr(loop, "make_step", lambda *_, **__: step)
+    recipe = dataclasses.replace(RECIPE, epochs=3, save_every=100)
+    layout = Mock(recipe=recipe, mesh=ONE, task=Mock(given={}))
+    run = loop.Loop(tmp_path, layout, stream, None, Mock(), Mock(), Mock(), Mock(waited=0))
+    batches = iter([{"image": np.zeros((2, 8, 8, 3), np.uint8)}] * 3)
+    # nothing can be read from such a state
+    run.steps(0, object(), batches, Mock(asked=lambda _: False))
+    assert events == ["begin 0", "begin 1", "read 0", "begin 2", "read 1", "read 2"]
 
 
 def test_final_batch_statistics_are_the_mean_over_batches():
