@@ -32,10 +32,7 @@ def run(arguments: Arguments, *, dry_run: bool = False, quiet: bool = False) -> 
     """Train as the arguments say; whether a signal stopped it. Raises `InputError`."""
     config = hosts.together(partial(config_of, arguments))
     if dry_run:
-        job = hosts.together(partial(runs.prepare, config))
-        told = "\n".join([*job.news, dry.describe(job)])
-        if hosts.is_first():
-            print(told)
+        dry.show(partial(runs.prepare, config))
         return False
     return runs.run(config, folder(arguments, config), quiet=quiet).stopped
 
