@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ def distil(
     config: Path | None = None,
     assign: Annotated[UseAppendAction[list[str]], arg(name="set", metavar="NAME=VALUE")] = [],  # noqa: B006
     no_maps: bool = False,
+    dry_run: bool = False,
     coordinator: str | None = None,
     processes: int | None = None,
     process: int | None = None,
@@ -42,6 +44,7 @@ def distil(
         assign: change a value of the config, such as recipe.epochs=20 or losses.temperature=1; can
             be given several times.
         no_maps: learn features alone.
+        dry_run: show shapes, parameters and memory, make one step, and write nothing.
         coordinator: of several hosts, address of process 0 as HOST:PORT.
         processes: how many hosts.
         process: which of them this is, from 0.
@@ -49,11 +52,14 @@ def distil(
         quiet: print nothing but errors.
     """
     from cellvit_jax.pretraining import distil_run
+    from cellvit_jax.training.dry_run import show
 
     join_hosts(coordinator, processes, process, multihost)
     if config is None:
         chosen = distil_run.new_config(data, teacher, student, assign, maps=not no_maps)
     else:
         chosen, out = distil_run.repeated(config, data, assign), out or config.parent
-    if distil_run.run(chosen, out or distil_run.default_run(chosen), quiet=quiet).stopped:
+    if dry_run:
+        show(partial(distil_run.prepare, chosen))
+    elif distil_run.run(chosen, out or distil_run.default_run(chosen), quiet=quiet).stopped:
         sys.exit(STOPPED)

@@ -1,6 +1,7 @@
 """The command `distil`, from images alone to a model that can be trained further."""
 
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -159,6 +160,18 @@ def test_annotated_data_measures_the_student_and_teaches_it_nothing(annotated, n
     features = distil_run.prepare(config(annotated, networks, maps=False))
     assert features.validation is None  # its decoder knows nothing
     assert not features.task.losses.maps
+
+
+@pytest.mark.slow
+def test_a_dry_run_tells_and_writes_nothing(images, networks, tmp_path, call):
+    teacher = ("--teacher", networks / "teacher", "--student", networks / "student")
+    code, told, errors = call(
+        *("distil", "--data", images, *teacher, "--out", tmp_path / "run", "--dry-run", *SETTINGS)
+    )
+    assert code == 0, errors
+    assert "data         3 images to learn from\nbatch        image 8×32×32×3\n" in told
+    assert re.search(r"memory .* MiB on each device: .*\none step .* loss \d", told)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_encoder_teaches_features_to_a_new_network(images, networks):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,17 @@ def test_labels_are_learnt_and_measured_by_neighbours(call, tiles, encoder, tmp_
     assert len(scores) == 5
     assert f"of {max(scores):.4f} by nearest neighbours" in said
     assert isinstance(cj.load(out / "best"), Encoder)
+
+
+@pytest.mark.slow
+def test_a_dry_run_tells_and_writes_nothing(call, tiles, encoder, tmp_path):
+    told = [word for one in [*SETTINGS, *OWN["simclr"]] for word in ("--set", one)]
+    start = ["pretrain", "--method", "simclr", "--data", tiles / "Dark", "--encoder", encoder]
+    code, said, errors = call(*start, "--out", tmp_path / "run", "--dry-run", *told)
+    assert code == 0, errors
+    assert "batch        views 8×2×32×32×3\n" in said
+    assert re.search(r"memory .* MiB on each device: .*\none step .* loss \d", said)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
