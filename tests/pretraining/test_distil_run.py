@@ -219,6 +219,15 @@ def test_what_cannot_be_learnt_is_one_sentence(images, networks, tmp_path, call)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "words", [["--data", "x"], ["--teacher", "x"], ["--student", "x"], ["--no-maps"]]
+)
+def test_a_config_has_all_that_it_takes(call, words):
+    code, _, errors = call("distil", "--config", "x.json", *words)
+    assert code == 2
+    assert "--config has data, teacher, student and losses already" in errors
+
+
 def test_types_are_left_out_where_they_differ(images, networks):
     values = config(images, networks, "other").changed(["losses.types=0"])
     with pytest.raises(InputError, match=r"losses\.types=0"):

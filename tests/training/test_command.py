@@ -130,6 +130,7 @@ def test_a_dry_run_tells_and_writes_nothing(call, data, model, tmp_path):
         (["--data", "x", "--set", "recipe.epoch=1"], "did you mean epochs?"),
         (["--config", "x.json"], "x.json is not a readable config"),
         (["--config", "x.json", "--data", "x"], "change them with --set"),
+        (["--config", "x.json", "--model", "cellvit-tiny"], "change them with --set"),
     ],
 )
 def test_what_cannot_be_trained_is_one_sentence(call, words, sentence):
