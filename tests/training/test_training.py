@@ -5,6 +5,7 @@ import json
 from itertools import islice
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -22,6 +23,9 @@ from cellvit_jax.training.calibrate import calibrate
 from cellvit_jax.training.loop import train
 from cellvit_jax.training.objective import Objective, normalise
 from cellvit_jax.training.recipes import Recipe, Schedule
+from cellvit_jax.training.state import new_layout
+from cellvit_jax.training.states import States
+from cellvit_jax.training.task import Supervised
 
 ONE = make_mesh(devices=jax.devices()[:1])
 CONFIG = small_config(shared_trunk=True, num_tissues=0)
@@ -105,8 +109,38 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         for batch in stream(start):
             yield batch | {"hv": np.full_like(batch["hv"], np.nan)}
 
-    with pytest.raises(CellViTError, match="nan at step 0"):
+    with pytest.raises(CellViTError, match="the loss is nan at step 0"):
         train(tmp_path, CONFIG, CARD, RECIPE, broken, mesh=ONE)
+    with np.load(tmp_path / "bad-batch.npz") as kept:
+        assert kept["step"] == 0
+        assert np.isnan(kept["hv"]).all()
+
+
+class Root(Supervised):
+    """Where images are black its loss is finite and has no gradient."""
+
+    def loss(self, model, batch, average):
+        bias = model.heads.hv_map.bias[...]
+        loss = jnp.sqrt(batch["image"].mean() * (1 + jnp.sum(bias**2)))
+        return loss, {"loss": loss}
+
+
+def test_a_finite_loss_whose_gradients_are_not_leaves_the_last_good_state(tmp_path):
+    def darkening(start: int):
+        for step in range(start, 9):
+            yield {"image": np.full((2, 32, 32, 3), 0 if step == 2 else 255, np.uint8)}
+
+    recipe = dataclasses.replace(RECIPE, save_every=1)
+    task = Root(CONFIG, recipe)
+    with pytest.raises(CellViTError, match="the norm of the gradients is nan at step 2"):
+        train(tmp_path, CONFIG, CARD, recipe, darkening, task=task, mesh=ONE)
+    with np.load(tmp_path / "bad-batch.npz") as kept:
+        assert kept["step"] == 2
+        assert not kept["image"].any()
+    with States(tmp_path / "state", keep=2) as states:
+        assert states.step == 2
+        state, _ = states.load(new_layout(CONFIG, CARD, recipe, ONE, task))
+    assert all(np.isfinite(value).all() for value in state.params.values())
 
 
 def test_final_batch_statistics_are_the_mean_over_batches():
