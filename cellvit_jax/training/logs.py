@@ -56,6 +56,11 @@ def _row(line: str) -> dict[str, Any] | None:
         return None
 
 
+def is_point(step: int, values: Mapping[str, float]) -> bool:
+    """Whether figures are a point of their curves: some of the steps' are, and all scores."""
+    return step % EVERY == 0 or "loss" not in values
+
+
 class TensorBoard:
     """Curves and overlays in `run/tensorboard/`."""
 
@@ -67,7 +72,7 @@ class TensorBoard:
         self, step: int, values: Mapping[str, float], pictures: Mapping[str, np.ndarray]
     ) -> None:
         """Points, and pictures if there are any."""
-        if step % EVERY == 0 or "bpq" in values:
+        if is_point(step, values):
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
         for name, picture in pictures.items():
@@ -92,7 +97,7 @@ class WeightsAndBiases:
     ) -> None:
         """Points, and pictures if there are any."""
         shown = {name: self._wandb.Image(picture) for name, picture in pictures.items()}
-        if step % EVERY == 0 or "bpq" in values:
+        if is_point(step, values):
             self._run.log(dict(values) | shown, step=step)
 
     def close(self) -> None:

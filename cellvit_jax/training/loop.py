@@ -164,8 +164,8 @@ class Loop:
         index, batch, metrics = self.pending
         self.pending = None
         values = {name: float(value) for name, value in metrics.items()}
-        self.logs.write(index, values)
         self.bar.step(index, values)
+        self.logs.write(index, values | {"images_per_second": self.bar.rate})
         for name, words in VITAL.items():
             if not math.isfinite(values[name]):
                 self.give_up(index, batch, f"{words} is {values[name]}")

@@ -1,6 +1,5 @@
 """The command `distil`, from images alone to a model that can be trained further."""
 
-import json
 import re
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from flax import nnx
 from PIL import Image
 
 from tests.networks import save_encoder, save_small
+from tests.training.written import rows
 from tests.training_data.fields import field
 
 pytest.importorskip("grain")
@@ -73,11 +73,6 @@ def networks(tmp_path_factory) -> Path:
     save_small(root / "other", ModelCard(cell_classes("Round", "Flat"), tile=64), **plain)
     save_encoder(root / "encoder", depth=4)
     return root
-
-
-def rows(out: Path) -> list[dict[str, float]]:
-    found = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "time"} for row in found]
 
 
 def weights(path: Path) -> list[np.ndarray]:

@@ -1,7 +1,6 @@
 """The command `pretrain`, from tiles to an encoder that a CellViT begins with."""
 
 import itertools
-import json
 import re
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from cellvit_jax.training.start import find as found_by_train
 from cellvit_jax.training.start import is_preset
 from tests.networks import ENCODER_CARD
 from tests.pretraining.runs import filled_encoder, quick
+from tests.training.written import rows
 from tests.training_data.fields import field
 
 SETTINGS = [
@@ -76,11 +76,6 @@ def config(method: str, tiles: Path, encoder: Path, *more: str):
     data = tuple(Source(path=str(path)) for path in paths)
     plain = new_config(method, data=data, encoder=str(encoder))
     return plain.changed([*SETTINGS, *OWN[method], *more])
-
-
-def rows(run: Path) -> list[dict[str, float]]:
-    lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
-    return [{k: v for k, v in line.items() if k != "time"} for line in lines]
 
 
 def weights(model) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """The command `train`, from a folder of images to a model folder; killed and gone on with."""
 
-import json
+import io
 import os
 import signal
 import subprocess
@@ -8,10 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.networks import save_small
 from tests.training.folders import write_folder
+from tests.training.written import points, rows
 
 pytest.importorskip("grain")
 
@@ -57,11 +60,6 @@ def start(data: Path, model: Path, out: Path) -> subprocess.Popen:
     )
 
 
-def losses(out: Path) -> list[dict[str, float]]:
-    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "time"} for row in rows]
-
-
 def wait_for(out: Path, steps: int) -> None:
     log = out / "log.jsonl"
     until = time.monotonic() + 300
@@ -83,13 +81,22 @@ def test_a_run_leaves_models_a_log_and_its_config(whole):
     out, told = whole
     assert "2 fields to learn from; to measure on: 1 field held out" in told
     assert f"cellvit-jax segment IMAGE --model {out / 'best'}" in told
-    rows = losses(out)
-    assert [row["step"] for row in rows if "loss" in row] == list(range(8))
-    assert [row["step"] for row in rows if "bpq" in row] == [3, 7, 7]
+    log = rows(out)
+    assert [row["step"] for row in log if "loss" in row] == list(range(8))
+    assert [row["step"] for row in log if "bpq" in row] == [3, 7, 7]
     for name in ("best", "last"):
         trained = cj.load(out / name)
         assert [one.name for one in trained.card.classes[1:]] == ["Round", "Long"]
-    assert list((out / "tensorboard").iterdir())
+
+
+def test_a_run_leaves_curves_and_overlays(whole):
+    found = {point.tag: point for point in points(whole[0])}
+    assert found["loss"].simple_value == rows(whole[0])[0]["loss"]
+    assert found["images_per_second"].simple_value > 0
+    (overlay,) = (point.image for point in found.values() if point.HasField("image"))
+    picture = np.asarray(Image.open(io.BytesIO(overlay.encoded_image_string)))
+    assert picture.shape == (overlay.height, overlay.width, 3)
+    assert picture.std() > 1  # not blank
 
 
 @pytest.mark.slow
@@ -106,7 +113,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(whole, data, model, tm
     again = start(data, model, out)
     _, errors = again.communicate(timeout=600)
     assert again.returncode == 0, errors
-    assert losses(out) == losses(whole[0])
+    assert rows(out) == rows(whole[0])
 
 
 def test_a_dry_run_tells_and_writes_nothing(call, data, model, tmp_path):
