@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -84,12 +85,18 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A W&B run, by the user's own settings; one of a folder's name, which it resumes."""
+    """A W&B run, by the user's own settings, of the folder's name.
+
+    It is resumed by its id, which stays in `run/wandb-id`: other folders have the same name.
+    """
 
     def __init__(self, run: Path, start: int):
         self._wandb = optional("wandb", "wandb")
+        kept = run / "wandb-id"
+        if not kept.exists():
+            kept.write_text(secrets.token_hex(8))
         self._run = self._wandb.init(
-            project="cellvit-jax", name=run.name, id=run.name, resume="allow", dir=str(run)
+            project="cellvit-jax", name=run.name, id=kept.read_text(), resume="allow", dir=str(run)
         )
 
     def write(

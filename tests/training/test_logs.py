@@ -47,6 +47,18 @@ def test_weights_and_biases_gets_points_and_pictures(wandb, tmp_path):
     assert wandb.finished == 1
 
 
+def test_a_run_is_resumed_by_no_other_folder_of_its_name(wandb, tmp_path):
+    for parent in ("a", "b", "a"):
+        run = tmp_path / parent / "run"
+        run.mkdir(parents=True, exist_ok=True)
+        with Logs(run, 0, ["wandb"]):
+            pass
+    first, other, again = wandb.begun
+    assert again == first
+    assert first["name"] == other["name"] == "run"
+    assert first["id"] != other["id"]
+
+
 def test_every_score_is_a_point_and_so_are_some_steps():
     assert is_point(3, {"knn": 0.5})
     assert is_point(20, {"loss": 1.0})
