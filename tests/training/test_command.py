@@ -128,6 +128,20 @@ def test_a_dry_run_tells_and_writes_nothing(call, data, model, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.slow
+def test_a_network_with_a_regression_branch_learns_what_it_is_for(call, data, tmp_path):
+    save_small(tmp_path / "model", shared_trunk=True, num_tissues=0, regression_loss=True)
+    fast = {"recipe.schedule.peak": 1e-2, "recipe.schedule.warmup_steps": 0, "loggers": "[]"}
+    fast |= {"recipe.batch_size": 8}  # for eight devices
+    sets = [word for name, value in fast.items() for word in ("--set", f"{name}={value}")]
+    words = ["--data", data, "--model", tmp_path / "model", "--overfit-one-batch", "--quiet"]
+    code, _, errors = call("train", *words, "--out", tmp_path / "run", *SETTINGS, *sets)
+    assert code == 0, errors
+    found = [row["regression_mse"] for row in rows(tmp_path / "run")]
+    assert 0 < found[-1] < found[0]
+    assert cj.load(tmp_path / "run" / "best").config.regression_loss
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
