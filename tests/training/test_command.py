@@ -2,6 +2,8 @@
 
 import io
 import os
+import random
+import secrets
 import signal
 import subprocess
 import sys
@@ -30,6 +32,7 @@ QUICK = {
     "recipe.accumulate": 1,
     "recipe.save_every": 3,
     "recipe.calibration_batches": 2,
+    "keep": 3,
     "devices.fsdp": 1,
 }
 SETTINGS = [word for name, value in QUICK.items() for word in ("--set", f"{name}={value}")]
@@ -84,6 +87,7 @@ def test_a_run_leaves_models_a_log_and_its_config(whole):
     log = rows(out)
     assert [row["step"] for row in log if "loss" in row] == list(range(8))
     assert [row["step"] for row in log if "bpq" in row] == [3, 7, 7]
+    assert {path.name for path in (out / "state").iterdir()} == {"4", "6", "8"}
     for name in ("best", "last"):
         trained = cj.load(out / name)
         assert [one.name for one in trained.card.classes[1:]] == ["Round", "Long"]
@@ -102,9 +106,12 @@ def test_a_run_leaves_curves_and_overlays(whole):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(whole, data, model, tmp_path, number):
-    out = tmp_path / "run"
+    out, seed = tmp_path / "run", secrets.randbits(32)
+    print(f"interrupted at the moment that seed {seed} says")  # pytest shows it with a failure
+    moment = random.Random(seed)
     process = start(data, model, out)
-    wait_for(out, 5)
+    wait_for(out, moment.randrange(1, 8))
+    time.sleep(moment.uniform(0, 0.1))
     process.send_signal(number)
     told, _ = process.communicate(timeout=600)
     if number == signal.SIGTERM and process.returncode:
