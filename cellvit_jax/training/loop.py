@@ -222,11 +222,11 @@ class Loop:
         """The final weights, which are the best if nothing else says so."""
         began = time.monotonic()
         model = self.model(state)
-        self.save("last", model)
         if self.validation is None:
             self.save("best", model)
         elif not self.has_waited():
             self.score(index, model)
+        self.save("last", model)  # at the very end: it says that there is nothing left to do
         self.idle += time.monotonic() - began
 
     def save(self, name: str, model: Any) -> None:

@@ -21,7 +21,7 @@ from cellvit_jax.data.pipeline import RandomTile, batches
 from cellvit_jax.errors import CellViTError
 from cellvit_jax.sharding import make_mesh
 from cellvit_jax.training.calibrate import calibrate
-from cellvit_jax.training.loop import train
+from cellvit_jax.training.loop import Validation, train
 from cellvit_jax.training.objective import Objective, normalise
 from cellvit_jax.training.recipes import Recipe, Schedule
 from cellvit_jax.training.state import new_layout
@@ -151,6 +151,24 @@ def test_a_finite_loss_whose_gradients_are_not_leaves_the_last_good_states(tmp_p
     with States(tmp_path / "state", keep=3) as states:
         state, _ = states.load(new_layout(CONFIG, CARD, recipe, ONE, task))
     assert all(np.isfinite(value).all() for value in state.params.values())
+
+
+def test_a_run_that_was_killed_in_its_last_score_is_scored_again(tmp_path):
+    moments = iter([KeyboardInterrupt, None])
+
+    def score(model):
+        if moment := next(moments):
+            raise moment
+        return {"bpq": 0.5}, {}
+
+    def end():
+        how = {"task": Root(CONFIG, RECIPE), "validation": Validation(score, every=100)}
+        return train(tmp_path, CONFIG, CARD, RECIPE, stream, mesh=ONE, **how)
+
+    with pytest.raises(KeyboardInterrupt):
+        end()
+    assert end().best == 0.5
+    assert (tmp_path / "best").exists()
 
 
 def test_final_batch_statistics_are_the_mean_over_batches():
