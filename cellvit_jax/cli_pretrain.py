@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +19,7 @@ def pretrain(
     encoder: str = "vit-tiny",
     mpp: float | None = None,
     assign: Annotated[UseAppendAction[list[str]], arg(name="set", metavar="NAME=VALUE")] = [],  # noqa: B006
+    dry_run: bool = False,
     coordinator: str | None = None,
     processes: int | None = None,
     process: int | None = None,
@@ -41,6 +43,7 @@ def pretrain(
         mpp: resolution of the data in µm per pixel; wins over what it says of itself.
         assign: change a value of the config, such as recipe.batch_size=64 or
             method.temperature=0.2; can be given several times.
+        dry_run: show shapes, parameters and memory, make one step, and write nothing.
         coordinator: of several hosts, address of process 0 as HOST:PORT.
         processes: how many hosts.
         process: which of them this is, from 0.
@@ -50,9 +53,13 @@ def pretrain(
     from cellvit_jax.pretraining import tile_run
     from cellvit_jax.pretraining.methods import new_config
     from cellvit_jax.training.config import Source
+    from cellvit_jax.training.dry_run import show
 
     join_hosts(coordinator, processes, process, multihost)
     sources = tuple(Source(path=path) for path in data)
-    config = new_config(method, data=sources, encoder=encoder, source_mpp=mpp)
-    if tile_run.run(config.changed(assign), out, quiet=quiet).stopped:
+    plain = new_config(method, data=sources, encoder=encoder, source_mpp=mpp)
+    config = plain.changed(assign)
+    if dry_run:
+        show(partial(tile_run.prepare, config, quiet=quiet))
+    elif tile_run.run(config, out, quiet=quiet).stopped:
         sys.exit(STOPPED)

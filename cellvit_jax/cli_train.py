@@ -15,7 +15,7 @@ STOPPED = 143  # exit code after SIGTERM, as shells have it
 
 def train(
     data: tuple[str, ...] = (),
-    model: str = "cellvit-tiny-consep",
+    model: str | None = None,
     out: Path | None = None,
     recipe: str | None = None,
     config: Path | None = None,
@@ -36,8 +36,9 @@ def train(
 
     Args:
         data: folders of annotated images in any layout (see `cellvit-jax data inspect`).
-        model: what to begin with: a model folder or bundled model to train further, the folder of
-            an encoder, or cellvit-tiny, cellvit-256, cellvit-sam-h, … for random weights.
+        model: what to begin with: a model folder or bundled model (by default cellvit-tiny-consep)
+            to train further, the folder of an encoder, or cellvit-tiny, cellvit-256,
+            cellvit-sam-h, … for random weights.
         out: folder of the run; by default runs/MODEL-DATA.
         recipe: finetune (by default for trained weights), demo (by default for random ones) or
             pannuke, the published one.

@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 
 from cellvit_jax import checkpoint, sharding, zoo
 from cellvit_jax.data.dataset import Dataset
-from cellvit_jax.errors import InputError
 from cellvit_jax.models import EncoderConfig, ModelConfig
 from cellvit_jax.models.encoder import check_size
 from cellvit_jax.pretraining import student as students
@@ -85,10 +84,8 @@ def new_config(
     return config.changed(assignments)
 
 
-def repeated(path: Path, data: Sequence[str], assignments: Sequence[str]) -> DistilConfig:
+def repeated(path: Path, assignments: Sequence[str]) -> DistilConfig:
     """The config of another run, with some values set. Raises `InputError`."""
-    if data:
-        raise InputError("--config has data, teacher and student already: change them with --set")
     return configs.read(path, DistilConfig).changed(assignments)
 
 

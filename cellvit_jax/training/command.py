@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from cellvit_jax import hosts
+from cellvit_jax import hosts, zoo
 from cellvit_jax.errors import InputError
 from cellvit_jax.training import config as configs
 from cellvit_jax.training import dry_run as dry
@@ -20,7 +20,7 @@ class Arguments(NamedTuple):
     """What was said on the command line."""
 
     data: tuple[str, ...]
-    model: str
+    model: str | None = None
     out: Path | None = None
     recipe: str | None = None
     config: Path | None = None
@@ -32,10 +32,7 @@ def run(arguments: Arguments, *, dry_run: bool = False, quiet: bool = False) -> 
     """Train as the arguments say; whether a signal stopped it. Raises `InputError`."""
     config = hosts.together(partial(config_of, arguments))
     if dry_run:
-        job = hosts.together(partial(runs.prepare, config))
-        told = "\n".join([*job.news, dry.describe(job)])
-        if hosts.is_first():
-            print(told)
+        dry.show(partial(runs.prepare, config))
         return False
     return runs.run(config, folder(arguments, config), quiet=quiet).stopped
 
@@ -45,10 +42,9 @@ def config_of(arguments: Arguments) -> RunConfig:
     if arguments.recipe is not None and arguments.recipe not in RECIPES:
         raise InputError(unknown(f"recipe {arguments.recipe}", arguments.recipe, RECIPES))
     if arguments.config is None:
-        config = runs.new_config(
-            arguments.data, arguments.model, arguments.recipe, arguments.assignments
-        )
-    elif arguments.data or arguments.recipe:
+        model = arguments.model or zoo.DEFAULT
+        config = runs.new_config(arguments.data, model, arguments.recipe, arguments.assignments)
+    elif arguments.data or arguments.model or arguments.recipe:
         raise InputError("--config has data, model and recipe already: change them with --set")
     else:
         config = configs.read(arguments.config, RunConfig).changed(arguments.assignments)

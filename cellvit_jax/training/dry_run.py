@@ -4,45 +4,67 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import chain
 from typing import Any
 
 import jax
 
-from cellvit_jax import sharding
+from cellvit_jax import hosts, sharding
+from cellvit_jax.training.conduct import Ready
 from cellvit_jax.training.loop import Stream
-from cellvit_jax.training.run import Job
+from cellvit_jax.training.recipes import Recipe
 from cellvit_jax.training.state import Arrays, begin, new_layout
 from cellvit_jax.training.step import make_step
 
 MIB = 2**20
 
 
-def describe(job: Job) -> str:
-    """Shapes, parameters, memory per device from the compiled program, and one step's loss."""
-    mesh = job.mesh
-    layout = new_layout(job.network.config, job.network.card, job.recipe, mesh)
-    stream = Stream(job.batches, 0)
-    batch = next(stream)
-    stream.close()
-    on_device = sharding.put_batch(batch, mesh)
-    step = make_step(layout, encoder_rests=job.recipe.encoder_rests(0))
-    began = time.monotonic()
-    compiled = step.lower(layout.abstract, on_device).compile()  # type: ignore[attr-defined]
-    compilation = time.monotonic() - began
+def show(prepare: Callable[[], Ready]) -> None:
+    """Print what a run that `prepare` makes ready would be; nothing is written."""
+    job = hosts.together(prepare)
+    for text in chain(job.news, lines(job)):
+        if hosts.is_first():
+            print(text, flush=True)  # what comes next may end the process for want of memory
+
+
+def lines(job: Ready) -> Iterator[str]:
+    """Shapes, parameters, memory per device from the compiled programs, and one step's loss.
+
+    Each is told as soon as it is known: the memory before there is a state that may not fit.
+    """
+    layout = new_layout(job.network.config, job.network.card, job.recipe, job.mesh, job.task)
+    with closing(Stream(job.batches, 0)) as stream:
+        batch = next(stream)
+    on_device = {**sharding.put_batch(batch, job.mesh), **layout.task.given}
+    shapes = (f"{name} {'×'.join(map(str, v.shape))}" for name, v in batch.items())
+    yield line("batch", ", ".join(shapes))
+    learnt, kept = count(layout.abstract.params), count(layout.abstract.rest)
+    yield line("parameters", f"{learnt:,} to train, {kept:,} that stay")
+    yield line("devices", " × ".join(f"{size} {axis}" for axis, size in job.mesh.shape.items()))
+    programs, began = [], time.monotonic()
+    for rests in phases(job.recipe):
+        step: Any = make_step(layout, encoder_rests=rests)
+        programs.append(step.lower(layout.abstract, on_device).compile())
+        encoder = "encoder at rest" if rests else "encoder learning"
+        yield line("memory", f"{memory(programs[-1].memory_analysis())}, {encoder}")
+    compiled = time.monotonic()
     state = begin(layout, job.network.weights)
-    began = time.monotonic()
-    _, metrics = compiled(state, on_device)
-    loss = float(metrics["loss"])
-    lines = {
-        "batch": ", ".join(f"{name} {'×'.join(map(str, v.shape))}" for name, v in batch.items()),
-        "parameters": f"{count(layout.abstract.params):,} to train, "
-        f"{count(layout.abstract.rest):,} that stay",
-        "devices": " × ".join(f"{size} {axis}" for axis, size in mesh.shape.items()),
-        "memory": memory(compiled.memory_analysis()),
-        "one step": f"{time.monotonic() - began:.1f} s, loss {loss:.4f} (after {compilation:.0f} s "
-        "of compilation)",
-    }
-    return "\n".join(f"{name:<12} {text}" for name, text in lines.items())
+    ready = time.monotonic()
+    loss = float(programs[0](state, on_device)[1]["loss"])
+    took = f"{time.monotonic() - ready:.1f} s, loss {loss:.4f}"
+    yield line("one step", f"{took} (after {compiled - began:.0f} s of compilation)")
+
+
+def line(name: str, text: str) -> str:
+    """A name and what there is to say of it, aligned with the others."""
+    return f"{name:<12} {text}"
+
+
+def phases(recipe: Recipe) -> list[bool]:
+    """Whether the encoder rests, in each phase of a run: there is a program for each."""
+    return list(dict.fromkeys(map(recipe.encoder_rests, (0, recipe.steps - 1))))
 
 
 def count(arrays: Arrays) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,11 @@ def _row(line: str) -> dict[str, Any] | None:
         return None
 
 
+def is_point(step: int, values: Mapping[str, float]) -> bool:
+    """Whether figures are a point of their curves: some of the steps' are, and all scores."""
+    return step % EVERY == 0 or "loss" not in values
+
+
 class TensorBoard:
     """Curves and overlays in `run/tensorboard/`."""
 
@@ -67,7 +73,7 @@ class TensorBoard:
         self, step: int, values: Mapping[str, float], pictures: Mapping[str, np.ndarray]
     ) -> None:
         """Points, and pictures if there are any."""
-        if step % EVERY == 0 or "bpq" in values:
+        if is_point(step, values):
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
         for name, picture in pictures.items():
@@ -79,12 +85,18 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A W&B run, by the user's own settings; one of a folder's name, which it resumes."""
+    """A W&B run, by the user's own settings, of the folder's name.
+
+    It is resumed by its id, which stays in `run/wandb-id`: other folders have the same name.
+    """
 
     def __init__(self, run: Path, start: int):
         self._wandb = optional("wandb", "wandb")
+        kept = run / "wandb-id"
+        if not kept.exists():
+            kept.write_text(secrets.token_hex(8))
         self._run = self._wandb.init(
-            project="cellvit-jax", name=run.name, id=run.name, resume="allow", dir=str(run)
+            project="cellvit-jax", name=run.name, id=kept.read_text(), resume="allow", dir=str(run)
         )
 
     def write(
@@ -92,7 +104,7 @@ class WeightsAndBiases:
     ) -> None:
         """Points, and pictures if there are any."""
         shown = {name: self._wandb.Image(picture) for name, picture in pictures.items()}
-        if step % EVERY == 0 or "bpq" in values:
+        if is_point(step, values):
             self._run.log(dict(values) | shown, step=step)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -34,6 +34,7 @@ from cellvit_jax.training.stopping import Stopping
 from cellvit_jax.training.task import Task
 
 Pictures = Mapping[str, np.ndarray]
+VITAL = {"loss": "the loss", "grad_norm": "the norm of the gradients"}  # must be finite
 CALIBRATION_SHARE = 0.1  # of the recipe's batches, for weights that are only measured
 
 
@@ -85,8 +86,8 @@ def train(
     `run/state/` (to go on from, the last `keep` ones) and the checkpoint directories `run/best/`,
     by score, and at the end `run/last/`.
 
-    SIGTERM and SIGINT save the state and end the run between two steps. A loss that is not finite
-    raises `CellViTError`; the batch is kept in `run/bad-batch.npz`.
+    SIGTERM and SIGINT save the state and end the run between two steps. A loss or a gradient that
+    is not finite raises `CellViTError`; the batch is kept in `run/bad-batch.npz`.
     """
     run = Path(run).resolve()
     run.mkdir(parents=True, exist_ok=True)
@@ -154,22 +155,30 @@ class Loop:
         return index, state
 
     def report(self) -> None:
-        """Log the metrics of the last step that has not been; raise if its loss is not finite."""
+        """Log the metrics of the last step that has not been; raise if they tell of a broken state.
+
+        A finite loss may have gradients that are not, and leaves weights that are not either.
+        """
         if self.pending is None:
             return
         index, batch, metrics = self.pending
         self.pending = None
         values = {name: float(value) for name, value in metrics.items()}
-        self.logs.write(index, values)
         self.bar.step(index, values)
-        if not math.isfinite(values["loss"]):
-            path = self.run / "bad-batch.npz"
-            whole: Any = hosts.on_host(put_batch(batch, self.layout.mesh))
-            hosts.by_first(lambda: np.savez(path, step=index, **whole))
-            raise CellViTError(
-                f"the loss is {values['loss']} at step {index}: lower the learning rate. Its batch "
-                f"is in {path}; the last good state stays in {self.run / 'state'}"
-            )
+        self.logs.write(index, values | {"images_per_second": self.bar.rate})
+        for name, words in VITAL.items():
+            if not math.isfinite(values[name]):
+                self.give_up(index, batch, f"{words} is {values[name]}")
+
+    def give_up(self, index: int, batch: Batch, what: str) -> NoReturn:
+        """Keep the batch of a step that went wrong, and raise."""
+        path = self.run / "bad-batch.npz"
+        whole: Any = hosts.on_host(put_batch(batch, self.layout.mesh))
+        hosts.by_first(lambda: np.savez(path, step=index, **whole))
+        raise CellViTError(
+            f"{what} at step {index}: lower the learning rate. Its batch is in {path}; the last "
+            f"good state stays in {self.run / 'state'}"
+        )
 
     def between(self, index: int, state: TrainState) -> None:
         """What is due when so many steps are made: a score, a save."""
@@ -213,11 +222,11 @@ class Loop:
         """The final weights, which are the best if nothing else says so."""
         began = time.monotonic()
         model = self.model(state)
-        self.save("last", model)
         if self.validation is None:
             self.save("best", model)
         elif not self.has_waited():
             self.score(index, model)
+        self.save("last", model)  # at the very end: it says that there is nothing left to do
         self.idle += time.monotonic() - began
 
     def save(self, name: str, model: Any) -> None:

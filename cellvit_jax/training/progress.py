@@ -39,12 +39,16 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
+    @property
+    def rate(self) -> float:
+        """Images per second so far, but for the pauses."""
+        return self._steps * self._batch_size / (time.monotonic() - self._since)
+
     def step(self, index: int, values: Mapping[str, float]) -> None:
         """A step is done, with these metrics."""
         self._steps += 1
-        rate = self._steps * self._batch_size / (time.monotonic() - self._since)
         losses = "  ".join(f"{name} {values[name]:.3f}" for name in SHOWN if name in values)
-        text = f"{rate:.3g} images/s  {losses}"
+        text = f"{self.rate:.3g} images/s  {losses}"
         self._bar.update(self._task, completed=index + 1, values=text)
         if not self._console.is_terminal and time.monotonic() - self._said >= PAUSE:
             self._said = time.monotonic()

@@ -38,9 +38,10 @@ class Recipe:
     head does not), for ever where that is None. With `ema_decay` a moving average of the weights is
     kept, and used wherever the network is: it forgets its beginning sooner ("warming"), or the
     decay rises to 1 along half a cosine ("cosine"). The two rates replace those of the model's
-    config. `dtype` is the compute type, parameters are float32. `attention` "cudnn" never holds the
-    weights of all pairs of tokens, and is for CUDA, in bfloat16, without dropout of them; `remat`
-    computes activations twice to hold fewer of them.
+    config, whose `drop_rate`, in MLPs and decoder, stays as it is. `dtype` is the compute type,
+    parameters are float32. `attention` "cudnn" never holds the weights of all pairs of tokens, and
+    is for CUDA, in bfloat16, without dropout of them; `remat` computes activations twice to hold
+    fewer of them.
     """
 
     epochs: int

@@ -1,6 +1,6 @@
 """The command `distil`, from images alone to a model that can be trained further."""
 
-import json
+import re
 from pathlib import Path
 
 import jax
@@ -10,6 +10,7 @@ from flax import nnx
 from PIL import Image
 
 from tests.networks import save_encoder, save_small
+from tests.training.written import rows
 from tests.training_data.fields import field
 
 pytest.importorskip("grain")
@@ -72,11 +73,6 @@ def networks(tmp_path_factory) -> Path:
     save_small(root / "other", ModelCard(cell_classes("Round", "Flat"), tile=64), **plain)
     save_encoder(root / "encoder", depth=4)
     return root
-
-
-def rows(out: Path) -> list[dict[str, float]]:
-    found = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "time"} for row in found]
 
 
 def weights(path: Path) -> list[np.ndarray]:
@@ -161,6 +157,18 @@ def test_annotated_data_measures_the_student_and_teaches_it_nothing(annotated, n
     assert not features.task.losses.maps
 
 
+@pytest.mark.slow
+def test_a_dry_run_tells_and_writes_nothing(images, networks, tmp_path, call):
+    teacher = ("--teacher", networks / "teacher", "--student", networks / "student")
+    code, told, errors = call(
+        *("distil", "--data", images, *teacher, "--out", tmp_path / "run", "--dry-run", *SETTINGS)
+    )
+    assert code == 0, errors
+    assert "data         3 images to learn from\nbatch        image 8×32×32×3\n" in told
+    assert re.search(r"memory .* MiB on each device: .*\none step .* loss \d", told)
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_encoder_teaches_features_to_a_new_network(images, networks):
     chosen = distil_run.new_config(
         (str(images),), str(networks / "encoder"), "cellvit-nano", ASSIGNMENTS
@@ -204,6 +212,15 @@ def test_what_cannot_be_learnt_is_one_sentence(images, networks, tmp_path, call)
     odd = told("--data", images, *teacher, "--set", "recipe.tile=40")
     assert "multiples of the patch size" in odd
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [["--data", "x"], ["--teacher", "x"], ["--student", "x"], ["--no-maps"]]
+)
+def test_a_config_has_all_that_it_takes(call, words):
+    code, _, errors = call("distil", "--config", "x.json", *words)
+    assert code == 2
+    assert "--config has data, teacher, student and losses already" in errors
 
 
 def test_types_are_left_out_where_they_differ(images, networks):

@@ -1,7 +1,7 @@
 """The command `pretrain`, from tiles to an encoder that a CellViT begins with."""
 
 import itertools
-import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from cellvit_jax.training.start import find as found_by_train
 from cellvit_jax.training.start import is_preset
 from tests.networks import ENCODER_CARD
 from tests.pretraining.runs import filled_encoder, quick
+from tests.training.written import rows
 from tests.training_data.fields import field
 
 SETTINGS = [
@@ -75,11 +76,6 @@ def config(method: str, tiles: Path, encoder: Path, *more: str):
     data = tuple(Source(path=str(path)) for path in paths)
     plain = new_config(method, data=data, encoder=str(encoder))
     return plain.changed([*SETTINGS, *OWN[method], *more])
-
-
-def rows(run: Path) -> list[dict[str, float]]:
-    lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
-    return [{k: v for k, v in line.items() if k != "time"} for line in lines]
 
 
 def weights(model) -> dict[str, np.ndarray]:
@@ -175,6 +171,17 @@ def test_labels_are_learnt_and_measured_by_neighbours(call, tiles, encoder, tmp_
     assert len(scores) == 5
     assert f"of {max(scores):.4f} by nearest neighbours" in said
     assert isinstance(cj.load(out / "best"), Encoder)
+
+
+@pytest.mark.slow
+def test_a_dry_run_tells_and_writes_nothing(call, tiles, encoder, tmp_path):
+    told = [word for one in [*SETTINGS, *OWN["simclr"]] for word in ("--set", one)]
+    start = ["pretrain", "--method", "simclr", "--data", tiles / "Dark", "--encoder", encoder]
+    code, said, errors = call(*start, "--out", tmp_path / "run", "--dry-run", *told)
+    assert code == 0, errors
+    assert "batch        views 8×2×32×32×3\n" in said
+    assert re.search(r"memory .* MiB on each device: .*\none step .* loss \d", said)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

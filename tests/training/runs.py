@@ -15,7 +15,7 @@ from cellvit_jax.training.state import Layout, TrainState, new_layout
 from cellvit_jax.training.step import Step, make_step
 from tests.networks import CARD, small_config
 
-CONFIG = small_config(shared_trunk=True)
+CONFIG = small_config(shared_trunk=True, regression_loss=True)
 RECIPE = Recipe(
     epochs=5,
     steps_per_epoch=1,
@@ -34,6 +34,7 @@ def batch(step: int, images: int = 8) -> dict[str, np.ndarray]:
         "image": rng.integers(0, 256, (*shape, 3), np.uint8),
         "nuclei": rng.random(shape) > 0.5,
         "hv": rng.standard_normal((*shape, 2), np.float32),
+        "regression": rng.standard_normal((*shape, 2), np.float32),
         "types": rng.integers(0, 3, shape, np.uint8),
         "typed": (np.arange(images) % 4 > 0).astype(np.float32),
         "tissue": np.arange(images, dtype=np.int32) % 4 - 1,

@@ -1,17 +1,22 @@
 """The command `train`, from a folder of images to a model folder; killed and gone on with."""
 
-import json
+import io
 import os
+import random
+import secrets
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.networks import save_small
 from tests.training.folders import write_folder
+from tests.training.written import points, rows
 
 pytest.importorskip("grain")
 
@@ -27,6 +32,7 @@ QUICK = {
     "recipe.accumulate": 1,
     "recipe.save_every": 3,
     "recipe.calibration_batches": 2,
+    "keep": 3,
     "devices.fsdp": 1,
 }
 SETTINGS = [word for name, value in QUICK.items() for word in ("--set", f"{name}={value}")]
@@ -57,11 +63,6 @@ def start(data: Path, model: Path, out: Path) -> subprocess.Popen:
     )
 
 
-def losses(out: Path) -> list[dict[str, float]]:
-    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "time"} for row in rows]
-
-
 def wait_for(out: Path, steps: int) -> None:
     log = out / "log.jsonl"
     until = time.monotonic() + 300
@@ -83,21 +84,34 @@ def test_a_run_leaves_models_a_log_and_its_config(whole):
     out, told = whole
     assert "2 fields to learn from; to measure on: 1 field held out" in told
     assert f"cellvit-jax segment IMAGE --model {out / 'best'}" in told
-    rows = losses(out)
-    assert [row["step"] for row in rows if "loss" in row] == list(range(8))
-    assert [row["step"] for row in rows if "bpq" in row] == [3, 7, 7]
+    log = rows(out)
+    assert [row["step"] for row in log if "loss" in row] == list(range(8))
+    assert [row["step"] for row in log if "bpq" in row] == [3, 7, 7]
+    assert {path.name for path in (out / "state").iterdir()} == {"4", "6", "8"}
     for name in ("best", "last"):
         trained = cj.load(out / name)
         assert [one.name for one in trained.card.classes[1:]] == ["Round", "Long"]
-    assert list((out / "tensorboard").iterdir())
+
+
+def test_a_run_leaves_curves_and_overlays(whole):
+    found = {point.tag: point for point in points(whole[0])}
+    assert found["loss"].simple_value == rows(whole[0])[0]["loss"]
+    assert found["images_per_second"].simple_value > 0
+    (overlay,) = (point.image for point in found.values() if point.HasField("image"))
+    picture = np.asarray(Image.open(io.BytesIO(overlay.encoded_image_string)))
+    assert picture.shape == (overlay.height, overlay.width, 3)
+    assert picture.std() > 1  # not blank
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(whole, data, model, tmp_path, number):
-    out = tmp_path / "run"
+    out, seed = tmp_path / "run", secrets.randbits(32)
+    print(f"interrupted at the moment that seed {seed} says")  # pytest shows it with a failure
+    moment = random.Random(seed)
     process = start(data, model, out)
-    wait_for(out, 5)
+    wait_for(out, moment.randrange(1, 8))
+    time.sleep(moment.uniform(0, 0.1))
     process.send_signal(number)
     told, _ = process.communicate(timeout=600)
     if number == signal.SIGTERM and process.returncode:
@@ -106,7 +120,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(whole, data, model, tm
     again = start(data, model, out)
     _, errors = again.communicate(timeout=600)
     assert again.returncode == 0, errors
-    assert losses(out) == losses(whole[0])
+    assert rows(out) == rows(whole[0])
 
 
 def test_a_dry_run_tells_and_writes_nothing(call, data, model, tmp_path):
@@ -121,6 +135,20 @@ def test_a_dry_run_tells_and_writes_nothing(call, data, model, tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.slow
+def test_a_network_with_a_regression_branch_learns_what_it_is_for(call, data, tmp_path):
+    save_small(tmp_path / "model", shared_trunk=True, num_tissues=0, regression_loss=True)
+    fast = {"recipe.schedule.peak": 1e-2, "recipe.schedule.warmup_steps": 0, "loggers": "[]"}
+    fast |= {"recipe.batch_size": 8}  # for eight devices
+    sets = [word for name, value in fast.items() for word in ("--set", f"{name}={value}")]
+    words = ["--data", data, "--model", tmp_path / "model", "--overfit-one-batch", "--quiet"]
+    code, _, errors = call("train", *words, "--out", tmp_path / "run", *SETTINGS, *sets)
+    assert code == 0, errors
+    found = [row["regression_mse"] for row in rows(tmp_path / "run")]
+    assert 0 < found[-1] < found[0]
+    assert cj.load(tmp_path / "run" / "best").config.regression_loss
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -130,6 +158,7 @@ def test_a_dry_run_tells_and_writes_nothing(call, data, model, tmp_path):
         (["--data", "x", "--set", "recipe.epoch=1"], "did you mean epochs?"),
         (["--config", "x.json"], "x.json is not a readable config"),
         (["--config", "x.json", "--data", "x"], "change them with --set"),
+        (["--config", "x.json", "--model", "cellvit-tiny"], "change them with --set"),
     ],
 )
 def test_what_cannot_be_trained_is_one_sentence(call, words, sentence):

@@ -1,7 +1,6 @@
 """The whole command `train` in two processes: as in one, stopped and gone on with, refused."""
 
 import dataclasses
-import json
 import os
 import re
 import signal
@@ -24,6 +23,7 @@ from cellvit_jax.data.dataset import Dataset
 from cellvit_jax.data.write import write_plain
 from cellvit_jax.errors import OutputError
 from tests.networks import CARD, filled, small_config
+from tests.training.written import rows
 from tests.training_data.fields import field
 
 slow = pytest.mark.slow
@@ -100,11 +100,6 @@ def ended(processes: list[subprocess.Popen]) -> list[Told]:
         (process.returncode, re.sub(r"(?m)^\[Gloo\].*\n", "", out), errors)
         for process, (out, errors) in zip(processes, told, strict=True)
     ]
-
-
-def rows(out: Path) -> list[dict[str, float]]:
-    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "time"} for row in lines]
 
 
 def losses(out: Path) -> list[float]:

@@ -90,14 +90,15 @@ def test_a_checkpoint_of_eight_devices_goes_on_elsewhere(mode, saved, alone):
 
 
 @pytest.mark.slow
-def test_two_processes_are_as_one(tmp_path, alone):
+def test_two_processes_are_as_one(tmp_path, saved, alone):
+    """And each goes on with what the other has written."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     program = [sys.executable, "-m", "tests.training.process", address, "2"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     processes = [
-        subprocess.Popen([*program, str(index), str(tmp_path)], cwd=ROOT, env=environment)
+        subprocess.Popen([*program, *map(str, (index, tmp_path, saved))], cwd=ROOT, env=environment)
         for index in range(2)
     ]
     try:
@@ -106,6 +107,10 @@ def test_two_processes_are_as_one(tmp_path, alone):
         for process in processes:
             process.kill()
     for index in range(2):
-        found = json.loads((tmp_path / f"losses-{index}.json").read_text())
+        found, continued_there = (
+            json.loads((tmp_path / f"{name}-{index}.json").read_text())
+            for name in ("losses", "continued")
+        )
         assert found == pytest.approx(alone, rel=1e-9)
+        assert continued_there == pytest.approx(alone[2:], rel=1e-9)
     assert continued(tmp_path / "state", ONE) == pytest.approx(alone[2:], rel=1e-9)

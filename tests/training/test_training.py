@@ -3,10 +3,12 @@
 import dataclasses
 import itertools
 import json
+from functools import partial
 from itertools import islice
 from unittest.mock import Mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -22,9 +24,12 @@ from cellvit_jax.errors import CellViTError
 from cellvit_jax.sharding import make_mesh
 from cellvit_jax.training import loop
 from cellvit_jax.training.calibrate import calibrate
-from cellvit_jax.training.loop import train
+from cellvit_jax.training.loop import Validation, train
 from cellvit_jax.training.objective import Objective, normalise
 from cellvit_jax.training.recipes import Recipe, Schedule
+from cellvit_jax.training.state import new_layout
+from cellvit_jax.training.states import States
+from cellvit_jax.training.task import Supervised
 
 ONE = make_mesh(devices=jax.devices()[:1])
 CONFIG = small_config(shared_trunk=True, num_tissues=0)
@@ -32,20 +37,21 @@ RECIPE = Recipe(
     epochs=6,
     steps_per_epoch=1,
     batch_size=2,
+    accumulate=2,
     objective=Objective(double_softmax=False),
     schedule=Schedule(peak=1e-3, warmup_steps=2, decay_share=0.3),
-    save_every=2,
+    save_every=3,  # between two updates
     calibration_batches=3,
 )
 
 
-def stream(start: int = 0):
+def stream(start: int = 0, workers: int = 0):
     tiles = RandomTile([field(), field(typed=False)], np.array([0.7, 0.3]), tile=32)
-    return batches(tiles, RECIPE.batch_size, seed=0, start=start)
+    return batches(tiles, RECIPE.batch_size, seed=0, start=start, workers=workers)
 
 
-def go(run, epochs: int = RECIPE.epochs) -> list[dict[str, float]]:
-    train(run, CONFIG, CARD, dataclasses.replace(RECIPE, epochs=epochs), stream, mesh=ONE)
+def go(run, batches=stream, **how) -> list[dict[str, float]]:
+    train(run, CONFIG, CARD, RECIPE, batches, mesh=ONE, **how)
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
@@ -70,23 +76,31 @@ def test_every_step_is_logged_with_every_term(whole):
     assert row["loss"] == pytest.approx(total, rel=1e-5)
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(whole, tmp_path):
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_resumed_run_equals_an_uninterrupted_one(whole, tmp_path, workers):
     run, log = whole
+    making = partial(stream, workers=workers)
 
     def failing(start: int):
-        for step, batch in enumerate(stream(start), start):
+        for step, batch in enumerate(making(start), start):
             if step == 5:
                 raise KeyboardInterrupt
             yield batch
 
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, CONFIG, CARD, RECIPE, failing, mesh=ONE)
-    resumed = go(tmp_path)
+        go(tmp_path, failing)
+    assert saved(tmp_path) == {3}
+    resumed = go(tmp_path, making)
     assert [(row["step"], row["loss"]) for row in resumed] == [
         (row["step"], row["loss"]) for row in log
     ]
     for one, other in zip(weights(run / "last"), weights(tmp_path / "last"), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def saved(run) -> set[int]:
+    """The steps of the states that are kept."""
+    return {int(path.name) for path in (run / "state").iterdir()}
 
 
 def test_a_run_may_start_from_the_weights_of_another(whole, tmp_path):
@@ -108,8 +122,56 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         for batch in stream(start):
             yield batch | {"hv": np.full_like(batch["hv"], np.nan)}
 
-    with pytest.raises(CellViTError, match="nan at step 0"):
+    with pytest.raises(CellViTError, match="the loss is nan at step 0"):
         train(tmp_path, CONFIG, CARD, RECIPE, broken, mesh=ONE)
+    with np.load(tmp_path / "bad-batch.npz") as kept:
+        assert kept["step"] == 0
+        assert np.isnan(kept["hv"]).all()
+
+
+class Root(Supervised):
+    """Where images are black its loss is finite and has no gradient."""
+
+    def loss(self, model, batch, average):
+        bias = model.heads.hv_map.bias[...]
+        loss = jnp.sqrt(batch["image"].mean() * (1 + jnp.sum(bias**2)))
+        return loss, {"loss": loss}
+
+
+def test_a_finite_loss_whose_gradients_are_not_leaves_the_last_good_states(tmp_path):
+    def darkening(start: int):
+        for step in range(start, 9):
+            yield {"image": np.full((2, 32, 32, 3), 0 if step == 4 else 255, np.uint8)}
+
+    recipe = dataclasses.replace(RECIPE, save_every=1)
+    task = Root(CONFIG, recipe)
+    with pytest.raises(CellViTError, match="the norm of the gradients is nan at step 4"):
+        train(tmp_path, CONFIG, CARD, recipe, darkening, task=task, mesh=ONE, keep=3)
+    with np.load(tmp_path / "bad-batch.npz") as kept:
+        assert kept["step"] == 4
+        assert not kept["image"].any()
+    assert saved(tmp_path) == {2, 3, 4}  # steps made
+    with States(tmp_path / "state", keep=3) as states:
+        state, _ = states.load(new_layout(CONFIG, CARD, recipe, ONE, task))
+    assert all(np.isfinite(value).all() for value in state.params.values())
+
+
+def test_a_run_that_was_killed_in_its_last_score_is_scored_again(tmp_path):
+    moments = iter([KeyboardInterrupt, None])
+
+    def score(model):
+        if moment := next(moments):
+            raise moment
+        return {"bpq": 0.5}, {}
+
+    def end():
+        how = {"task": Root(CONFIG, RECIPE), "validation": Validation(score, every=100)}
+        return train(tmp_path, CONFIG, CARD, RECIPE, stream, mesh=ONE, **how)
+
+    with pytest.raises(KeyboardInterrupt):
+        end()
+    assert end().best == 0.5
+    assert (tmp_path / "best").exists()
 
 
 class Loss:
@@ -155,7 +217,11 @@ def test_final_batch_statistics_are_the_mean_over_batches():
 def test_one_batch_can_be_learnt(tmp_path):
     batch = next(stream())
     recipe = dataclasses.replace(
-        RECIPE, epochs=40, schedule=Schedule(peak=1e-2, decay_share=0.1), save_every=1000
+        RECIPE,
+        epochs=40,
+        accumulate=1,
+        schedule=Schedule(peak=1e-2, decay_share=0.1),
+        save_every=1000,
     )
     train(tmp_path, CONFIG, CARD, recipe, lambda start: iter([batch] * 100), mesh=ONE)
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
