@@ -99,13 +99,6 @@ class EncoderConfig:
         )
 
     @classmethod
-    def small(cls) -> EncoderConfig:
-        """The encoder of `ModelConfig.cellvit_small`, 3.4 M parameters: `tiny`, twice as wide."""
-        return dataclasses.replace(
-            cls.tiny(), architecture="small_encoder", embed_dim=256, num_heads=8
-        )
-
-    @classmethod
     def hipt_256(cls) -> EncoderConfig:
         """The ViT-S/16 of HIPT (Chen et al. 2022), trained with DINO on 256-pixel patches."""
         return cls(architecture="hipt_256_encoder", embed_dim=384, depth=12, num_heads=6)
@@ -187,11 +180,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     "tiny_encoder": {
         "widths": DecoderWidths(16, 16, 32, 64, bottleneck=128, skip1=64, skip2=32),
         "shared_trunk": True,
-    },
-    "small_encoder": {
-        "widths": DecoderWidths(16, 16, 48, 96, bottleneck=128, skip1=96, skip2=48),
-        "shared_trunk": True,
-    },
+    }
 }
 
 
@@ -313,15 +302,8 @@ class ModelConfig(EncoderConfig):
         return cls.over(EncoderConfig.virchow2(), num_classes, num_tissues, **fields)
 
     @classmethod
-    def cellvit_small(
-        cls, num_classes: int = 5, num_tissues: int = 0, **fields: Any
-    ) -> ModelConfig:
-        """A CellViT of 5.4 M parameters for laptops: small encoder, one narrow shared trunk."""
-        return cls.over(EncoderConfig.small(), num_classes, num_tissues, **fields)
-
-    @classmethod
     def cellvit_tiny(cls, num_classes: int = 5, num_tissues: int = 0, **fields: Any) -> ModelConfig:
-        """A CellViT of 2.2 M parameters: `cellvit_small` with half the encoder's width."""
+        """A CellViT of 2.2 M parameters for laptops: small encoder, one narrow shared trunk."""
         return cls.over(EncoderConfig.tiny(), num_classes, num_tissues, **fields)
 
     @classmethod

@@ -20,7 +20,6 @@ PRESETS = {
     for name in (
         "cellvit_nano",
         "cellvit_tiny",
-        "cellvit_small",
         "cellvit_256",
         "cellvit_sam_b",
         "cellvit_sam_l",

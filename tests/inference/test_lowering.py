@@ -18,12 +18,7 @@ from cellvit_jax.models import EncoderConfig, ModelConfig, SamConfig, folded
 
 PLATFORMS = ("tpu", "cuda")
 # preset, side of the tiles that it is used at
-QUICK = (
-    ("cellvit_nano", 256),
-    ("cellvit_small", 256),
-    ("cellvit_256", 256),
-    ("cellvit_sam_b", 256),
-)
+QUICK = (("cellvit_nano", 256), ("cellvit_tiny", 256), ("cellvit_256", 256), ("cellvit_sam_b", 256))
 DEEP = (
     ("cellvit_sam_l", 256),
     ("cellvit_sam_h", 256),
