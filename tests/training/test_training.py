@@ -191,7 +191,7 @@ def test_the_host_reads_a_step_once_the_next_one_is_under_way(tmp_path, monkeypa
     def step(state: object, batch: object) -> tuple[object, dict[str, Loss]]:
         number = next(numbers)
         events.append(f"begin {number}")
-        return state, {"loss": Loss(number, events)}
+        return state, {"loss": Loss(number, events), "grad_norm": 1.0}
 
     monkeypatch.setattr(loop, "make_step", lambda *_, **__: step)
     recipe = dataclasses.replace(RECIPE, epochs=3, save_every=100)
