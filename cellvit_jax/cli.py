@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -21,7 +20,7 @@ from cellvit_jax import (
     zoo,
 )
 from cellvit_jax.cli_compile import DType, Kernel
-from cellvit_jax.errors import CellViTError, printable
+from cellvit_jax.errors import CellViTError, printable, show_warnings
 
 Export = Literal["parquet", "geojson", "json", "instances", "overlay"]
 EXPORTS: tuple[Export, ...] = get_args(Export)
@@ -370,7 +369,7 @@ def main() -> None:
 
         print(f"cellvit-jax {__version__}")
         return
-    warnings.showwarning = _show_warning
+    show_warnings("cellvit-jax")
     try:
         app.cli(
             prog="cellvit-jax",
@@ -383,7 +382,3 @@ def main() -> None:
     except KeyboardInterrupt:
         print("cellvit-jax: stopped; start it again in the same way to go on", file=sys.stderr)
         sys.exit(130)
-
-
-def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    print(f"cellvit-jax: {message}", file=sys.stderr)

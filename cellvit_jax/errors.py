@@ -5,6 +5,8 @@ The command line prints that sentence on stderr and exits with 2.
 
 import difflib
 import importlib
+import sys
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -52,6 +54,15 @@ def hint(name: str, known: Iterable[str]) -> str:
     """ " (did you mean …?)", of the known name that is nearest; "" where none is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def show_warnings(command: str) -> None:
+    """From here on warnings are a sentence of a command on stderr, without place and category."""
+
+    def show(message, category, filename, lineno, file=None, line=None) -> None:
+        print(f"{command}: {printable(str(message))}", file=sys.stderr)
+
+    warnings.showwarning = show
 
 
 def printable(text: str) -> str:

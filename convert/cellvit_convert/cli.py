@@ -2,13 +2,12 @@
 
 import argparse
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellvit_jax import __version__
-from cellvit_jax.errors import CellViTError, InputError, printable
+from cellvit_jax.errors import CellViTError, InputError, printable, show_warnings
 
 if TYPE_CHECKING:
     from cellvit_convert.conversion import Conversion
@@ -19,7 +18,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Convert one checkpoint; returns the exit code, 2 after an error."""
     options = _parser().parse_args(arguments)
-    warnings.showwarning = _show_warning
+    show_warnings("cellvit-convert")
     try:
         result = _convert(options)
     except CellViTError as error:
@@ -40,10 +39,6 @@ def _convert(options: argparse.Namespace) -> "Conversion":
     if options.part:
         raise InputError("--part is for files of DINO: a directory holds one network")
     return orbax_to_pytorch.convert(options.source, options.target, **common)
-
-
-def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    print(f"cellvit-convert: {printable(str(message))}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
