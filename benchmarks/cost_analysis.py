@@ -20,7 +20,7 @@ import tyro
 from flax import nnx
 
 from cellvit_jax.models import CellViT, ModelConfig, folded
-from cellvit_jax.models.attention import _attend
+from cellvit_jax.models.attention import whole
 
 PRESETS = ("cellvit_256", "cellvit_sam_b", "cellvit_sam_h")
 FORMS: dict[str, Callable[[CellViT], Any]] = {
@@ -57,7 +57,7 @@ def costs(model: CellViT, shape: tuple[int, ...]) -> dict[str, float]:
     graphdef, state = nnx.split(model)
     model = nnx.merge(graphdef, state)
     for block in model.encoder.blocks:
-        block.attn.kernel = _attend  # of the inference form; the readable one has no other
+        block.attn.kernel = whole  # of the inference form; the readable one has no other
     call = jax.jit(lambda model, images: model(images))
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     return call.trace(model, images).lower(lowering_platforms=("cuda",)).cost_analysis()

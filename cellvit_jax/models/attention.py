@@ -28,14 +28,15 @@ ALIGNED, EVEN = 8, 2  # of which dimensions and, with gradients, tokens are mult
 def plain(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """Two products around a softmax in float32; long sequences by blocks of queries."""
     if q.shape[2] <= MANY:
-        return _attend(q, k, v)
+        return whole(q, k, v)
     padded = jnp.pad(q, ((0, 0), (0, 0), (0, -q.shape[2] % QUERIES), (0, 0)))
     blocks = rearrange(padded, "b h (i n) d -> i b h n d", n=QUERIES)
-    attended = jax.lax.map(lambda block: _attend(block, k, v), blocks)
+    attended = jax.lax.map(lambda block: whole(block, k, v), blocks)
     return rearrange(attended, "i b h n d -> b h (i n) d")[:, :, : q.shape[2]]
 
 
-def _attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+def whole(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """The same for sequences of any length, with the weights of all pairs of tokens at once."""
     scores = jnp.einsum("bhqd,bhkd->bhqk", q, k)
     weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(v.dtype)
     return jnp.einsum("bhqk,bhkd->bhqd", weights, v)

@@ -17,10 +17,10 @@ from cellvit_jax.errors import InputError
 from cellvit_jax.models import CellViT, ModelConfig, attention, folded
 from cellvit_jax.models.attention import (
     QUERIES,
-    _attend,
     cudnn,
     plain,
     set_kernel,
+    whole,
     with_kernel,
 )
 from tests.networks import filled, noise, small_config
@@ -116,7 +116,7 @@ def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("cellvit_jax.models.attention.MANY", 0)
     q, k, v = (noise(2, 2, QUERIES + 9, d, seed=d) for d in (6, 6, 4))
     k, v = k[:, :, :7], v[:, :, :7]
-    np.testing.assert_allclose(plain(q, k, v), _attend(q, k, v), atol=1e-6)
+    np.testing.assert_allclose(plain(q, k, v), whole(q, k, v), atol=1e-6)
 
 
 def test_unknown_kernels_are_refused() -> None:
