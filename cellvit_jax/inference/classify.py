@@ -13,7 +13,6 @@ from cellvit_jax.cells import Cells
 from cellvit_jax.errors import InputError
 from cellvit_jax.models import CellClassifier, CellViT
 
-UNTYPED = "class 0"  # how cells without a type are called
 ROWS = 1024  # cells per call of a head: one compiled shape for any number of them
 
 

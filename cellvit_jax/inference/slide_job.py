@@ -20,7 +20,7 @@ from cellvit_jax import __version__
 from cellvit_jax.card import ModelCard
 from cellvit_jax.files import replacing_directory
 from cellvit_jax.inference import results
-from cellvit_jax.inference.classify import UNTYPED, remark
+from cellvit_jax.inference.classify import remark
 from cellvit_jax.inference.journal import Journal
 from cellvit_jax.inference.pipeline import CELLS, Stages, rows
 from cellvit_jax.inference.plan import Plan, planned
@@ -31,6 +31,7 @@ from cellvit_jax.slides import Slide
 from cellvit_jax.slides.collection import Listed
 from cellvit_jax.slides.slide import Box
 
+UNTYPED = "class 0"  # what cells without a type are counted as
 UNFINISHED = ".unfinished"  # the ending of the folder that a run goes on from
 
 
