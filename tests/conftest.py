@@ -1,7 +1,16 @@
-"""Eight simulated devices for every test, and compiled programs kept from one run to the next."""
+"""Eight simulated devices for every test, and compiled programs kept from one run to the next.
+
+Programs are compiled in a hurry, in a third of the time: what most tests compute takes
+milliseconds. `tests/parity` has LLVM's optimisations, and what users have where neither of the two
+variables below is left to be set here.
+"""
 
 import os
 import sys
+
+# before JAX is imported, and for the processes that tests start
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import hypothesis
 import jax

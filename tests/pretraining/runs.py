@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable
-from functools import cache, partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,6 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from cellvit_jax.initialise import quick_compilation
 from cellvit_jax.models import Encoder
 from cellvit_jax.pretraining.dino import SelfDistillation
 from cellvit_jax.pretraining.labels import Classification
@@ -22,8 +21,6 @@ from cellvit_jax.training.step import Step, make_step
 from cellvit_jax.training.task import Task
 from tests.networks import ENCODER_CARD, encoder_config, fill
 
-# optimised little: what runs for milliseconds compiles three times as fast
-quick = partial(jax.jit, compiler_options=quick_compilation())
 CONFIG = encoder_config(depth=2, skip_layers=(1, 1, 2, 2))
 RECIPE = Recipe(
     epochs=5,
@@ -109,5 +106,5 @@ def run_on(name: str, count: int = 1, part: int = 1, dtype: str = "float32") -> 
     lowered = make_step(layout, encoder_rests=False).lower(
         layout.abstract, put_batch(of(name, batch(0)), mesh)
     )
-    step = lowered.compile(compiler_options=quick_compilation())
+    step = lowered.compile()
     return Run(layout, step, jax.tree.map(np.array, begin(layout)))

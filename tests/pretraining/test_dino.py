@@ -17,7 +17,7 @@ from cellvit_jax.pretraining.pooling import vectors
 from cellvit_jax.sharding import put_batch
 from cellvit_jax.training.state import nested
 from cellvit_jax.training.step import streams_at
-from tests.pretraining.runs import CONFIG, RECIPE, SMALL, batch, of, quick, run_on
+from tests.pretraining.runs import CONFIG, RECIPE, SMALL, batch, of, run_on
 
 TASK = SelfDistillation(CONFIG, RECIPE, **SMALL)
 
@@ -61,8 +61,8 @@ def test_the_student_learns_nothing_through_its_average():
         model = model_of(layout, params, state.rest)
         return TASK.loss(model, values, lambda: model_of(layout, average, state.rest))[0]
 
-    through = quick(jax.grad(lambda params: loss(params, params)))(state.params)
-    around = quick(jax.grad(loss))(state.params, state.params)
+    through = jax.jit(jax.grad(lambda params: loss(params, params)))(state.params)
+    around = jax.jit(jax.grad(loss))(state.params, state.params)
     for name, slope in around.items():
         np.testing.assert_allclose(through[name], slope, atol=1e-6, err_msg=name)
 
@@ -72,7 +72,7 @@ def test_centre_and_average_move_as_they_should():
     state = run.begin()
     first = {name: np.array(value) for name, value in state.ema.items()}
     teacher = model_of(layout, state.ema, state.rest)
-    raw = np.array(quick(TASK.logits)(teacher, batch(0)["whole"]))
+    raw = np.array(jax.jit(TASK.logits)(teacher, batch(0)["whole"]))
     after, row = step(state, put_batch(of("dino", batch(0)), layout.mesh))
     centre = 0.1 * raw.reshape(-1, raw.shape[-1]).mean(0)
     np.testing.assert_allclose(after.rest["centre"], centre, atol=1e-6)
@@ -117,7 +117,7 @@ def test_parts_see_the_positions_of_the_whole_at_another_size():
     run = run_on("dino")
     layout, state = run.layout, run.begin()
     parts = batch(0, 2)["parts"]
-    pooled = quick(vectors, static_argnames="pool")
+    pooled = jax.jit(vectors, static_argnames="pool")
     found = pooled(model_of(layout, state.params, state.rest), parts, pool="mean")
     table = np.array(state.params["encoder.pos_embed"])
     smaller = dataclasses.replace(CONFIG, position_grid=2)

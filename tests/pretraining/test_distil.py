@@ -173,12 +173,11 @@ def test_a_teacher_needs_an_encoder(tmp_path):
 
 def three(layout: Layout) -> SimpleNamespace:
     """Three steps: losses, and what came of student and teacher."""
-    options = {"xla_backend_optimization_level": "0"}
     step = make_step(layout, encoder_rests=False)
     batches = [
         {**put_batch({"image": images(i)}, layout.mesh), **layout.task.given} for i in range(3)
     ]
-    compiled = step.lower(layout.abstract, batches[0]).compile(compiler_options=options)
+    compiled = step.lower(layout.abstract, batches[0]).compile()
     state, losses = begin(layout), []
     for batch in batches:
         state, metrics = compiled(state, batch)

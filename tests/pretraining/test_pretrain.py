@@ -4,6 +4,7 @@ import itertools
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -22,7 +23,7 @@ from cellvit_jax.training.config import Source
 from cellvit_jax.training.start import find as found_by_train
 from cellvit_jax.training.start import is_preset
 from tests.networks import ENCODER_CARD
-from tests.pretraining.runs import filled_encoder, quick
+from tests.pretraining.runs import filled_encoder
 from tests.training.written import rows
 from tests.training_data.fields import field
 
@@ -247,6 +248,6 @@ def test_over_the_tiny_encoder_there_is_the_tiny_cellvit():
 def test_sam_has_no_cls_token_and_learns_by_its_mean():
     model = filled_encoder(encoder="sam")
     views = np.zeros((1, 2, 32, 32, 3), np.uint8)
-    pooled = quick(vectors, static_argnames="pool")
+    pooled = jax.jit(vectors, static_argnames="pool")
     cls, mean = (pooled(model, views, pool=pool) for pool in ("cls", "mean"))
     np.testing.assert_array_equal(cls, mean)

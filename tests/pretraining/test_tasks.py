@@ -1,5 +1,6 @@
 """Every method of pretraining is the same on one device and on many, and learns."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -8,7 +9,7 @@ pytest.importorskip("grain")
 from cellvit_jax.pretraining.pooling import vectors
 from cellvit_jax.training.state import trained
 from tests.networks import CARD
-from tests.pretraining.runs import CONFIG, TASKS, batch, quick, run_on
+from tests.pretraining.runs import CONFIG, TASKS, batch, run_on
 from tests.training.runs import float64
 
 EIGHT = (8, 2)  # devices, and how many divide the weights in either way
@@ -59,8 +60,8 @@ def test_every_view_has_its_vector(pool):
     model = trained(run.layout, run.begin())
     model.card = CARD
     views = batch(0, 2)["views"]
-    found = quick(vectors, static_argnames="pool")(model, views, pool=pool)
+    found = jax.jit(vectors, static_argnames="pool")(model, views, pool=pool)
     images = (views[1] / np.float32(255) - 0.5) / 0.5  # as the card says
-    features = quick(lambda model, images: model(images))(model, images)
+    features = jax.jit(lambda model, images: model(images))(model, images)
     alone = {"mean": features["tokens"].mean((1, 2)), "cls": features["cls"]}[pool]
     np.testing.assert_allclose(found[1], alone, atol=1e-5)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from cellvit_jax.sharding import make_mesh, put_batch
 from cellvit_jax.training.recipes import Recipe, Schedule
-from cellvit_jax.training.state import Layout, TrainState, new_layout
+from cellvit_jax.training.state import Layout, TrainState, begin, new_layout
 from cellvit_jax.training.step import Step, make_step
 from tests.networks import CARD, small_config
 
@@ -56,11 +56,11 @@ def layout_on(mesh: Mesh, **fields) -> Layout:
 
 
 def compiled(layout: Layout, *, encoder_rests: bool = False) -> Step:
-    """The step, optimised little: it runs for milliseconds, and compiles three times as fast."""
+    """The step as a program."""
     step = make_step(layout, encoder_rests=encoder_rests)
     images = RECIPE.batch_size // jax.process_count()
     lowered = step.lower(layout.abstract, put_batch(batch(0, images), layout.mesh))
-    return lowered.compile(compiler_options={"xla_backend_optimization_level": "0"})
+    return lowered.compile()
 
 
 def losses(
@@ -76,9 +76,26 @@ def losses(
 
 
 @cache
+def begun(dtype: str) -> TrainState:
+    """The state at step 0 on the host, drawn on one device."""
+    return jax.device_get(begin(layout_on(make_mesh(devices=jax.devices()[:1]), dtype=dtype)))
+
+
+@cache
 def run_on(count: int, fsdp: int, tensor: int, dtype: str) -> tuple[Layout, Step]:
     """Layout and step on so many devices."""
-    layout = layout_on(
-        make_mesh(fsdp=fsdp, tensor=tensor, devices=jax.devices()[:count]), dtype=dtype
-    )
+    layout = layout_over(count, fsdp, tensor, dtype)
     return layout, compiled(layout)
+
+
+def layout_over(count: int, fsdp: int, tensor: int, dtype: str) -> Layout:
+    """The layout on so many devices."""
+    mesh = make_mesh(fsdp=fsdp, tensor=tensor, devices=jax.devices()[:count])
+    return layout_on(mesh, dtype=dtype)
+
+
+def first_loss(layout: Layout) -> float:
+    """The loss of the first step; the rest of the step is not compiled, nor done."""
+    step, first = make_step(layout, encoder_rests=False), put_batch(batch(0), layout.mesh)
+    loss = jax.jit(lambda state, values: step(state, values)[1]["loss"])
+    return float(loss(jax.device_put(begun(layout.recipe.dtype), layout.shardings), first))

@@ -68,7 +68,7 @@ def start(home: Path, out: Path, *words: str, processes: int = 2) -> list[subpro
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(home / "jax"),
-        "XLA_FLAGS": f"{flags} --xla_backend_optimization_level=0",  # compiles thrice as fast
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     settings: list = [

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 pytest.importorskip("optax")
@@ -15,7 +16,7 @@ pytest.importorskip("optax")
 from orbax.checkpoint import v1 as ocp
 
 from cellvit_jax.training.state import begin
-from tests.training.runs import float64, losses, run_on
+from tests.training.runs import begun, first_loss, float64, layout_over, losses, run_on
 
 ROOT = Path(__file__).resolve().parents[2]
 # devices, and how many of them hold parts of the weights, and of the encoder's products
@@ -31,7 +32,8 @@ SLOW = [pytest.param(mode, marks=pytest.mark.slow) for mode in MODES]
 
 def five(mode: tuple[int, int, int], dtype: str) -> list[float]:
     layout, step = run_on(*mode, dtype)
-    return losses(layout, step, begin(layout), range(5))[1]
+    state = jax.device_put(begun(dtype), layout.shardings)
+    return losses(layout, step, state, range(5))[1]
 
 
 @pytest.fixture(scope="module")
@@ -46,20 +48,22 @@ def test_five_losses_are_those_of_one_device(mode, alone):
         assert five(mode, "float64") == pytest.approx(alone, rel=1e-9)
 
 
+@pytest.fixture(scope="module")
+def first() -> float:
+    return first_loss(layout_over(*ONE, "float32"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", [QUICK, *MODES])
-def test_the_first_loss_is_that_of_one_device_in_float32(mode):
-    found = []
-    for place in (ONE, mode):
-        layout, step = run_on(*place, "float32")
-        found.append(losses(layout, step, begin(layout), range(1))[1][0])
-    assert found[1] == pytest.approx(found[0], rel=1e-5)
+def test_the_first_loss_is_that_of_one_device_in_float32(mode, first):
+    assert first_loss(layout_over(*mode, "float32")) == pytest.approx(first, rel=1e-5)
 
 
-def test_the_state_stays_where_it_belongs():
+def test_the_state_is_born_and_stays_where_it_belongs():
     with float64():
         layout, step = run_on(*QUICK, "float64")
         before = begin(layout)
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(before), begun("float64"))
         after, _ = losses(layout, step, before, range(1))
     wanted = jax.tree.leaves(layout.shardings)
     assert [leaf.sharding.spec for leaf in jax.tree.leaves(after)] == [s.spec for s in wanted]

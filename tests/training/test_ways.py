@@ -43,13 +43,10 @@ STILL = {"recipe.schedule.peak": 0, "recipe.ema_decay": "null"}  # weights stay 
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    """On one device, by programs that are compiled in a hurry: they run for milliseconds."""
+def _one_device(monkeypatch):
+    """On one device."""
     one = partial(sharding.make_mesh, devices=jax.devices()[:1])
     monkeypatch.setattr(sharding, "make_mesh", one)
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture
