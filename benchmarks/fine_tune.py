@@ -1,10 +1,12 @@
 """What a network gains from cells that were corrected, on fields that it never learnt from.
 
     python benchmarks/fine_tune.py --data HE_NUCLEI/monuseg --out WORK [--fields 10] [--epochs 4]
+    python benchmarks/fine_tune.py --data CELLVITPP_EXAMPLES/Example-Segmentation --out WORK \
+        --learnt fold_0_train --measured fold_0_val
 
 The commands of docs/training.md, "Fine-tune on your own annotations", in a row. Annotated fields
-of the split "train" stand for what a person corrected in QuPath: the outlines are the annotated
-ones, the types those that the network gave. The split "val" is only measured on, before and after.
+of one split stand for what a person corrected in QuPath: the outlines are the annotated ones, the
+types those that the network gave. The other split is only measured on, before and after.
 """
 
 from __future__ import annotations
@@ -35,13 +37,15 @@ MODEL = "cellvit-tiny-consep"
 def main(
     data: Path,
     out: Path,
+    learnt: str = "train",
+    measured: str = "val",
     fields: int = 10,
     side: int = 1000,
     epochs: int = 4,
     assign: tuple[str, ...] = (),
 ) -> None:
     """Print what every command prints; `assign` are further values of the config."""
-    drawn = open_dataset(data, "train").samples
+    drawn = open_dataset(data, learnt).samples
     predictor = predictor_of(cj.load(MODEL))
     for index in np.linspace(0, len(drawn) - 1, min(fields, len(drawn))).astype(int):
         export(cut(drawn[index], side), predictor, out)
@@ -50,7 +54,8 @@ def main(
     call("data", "from-qupath", out / "images", out / "corrected", mine, "--classes", *classes)
     words = [word for one in (f"recipe.epochs={epochs}", *assign) for word in ("--set", one)]
     call("train", "--data", mine, "--model", MODEL, "--out", run, *words)
-    call("evaluate", "--data", data, "--split", "val", "--model", MODEL, run / "best")
+    told = ("--split", measured, "--out", out / "report")
+    call("evaluate", "--data", data, *told, "--model", MODEL, run / "best")
 
 
 def export(sample: Sample, predictor: Predictor, out: Path) -> None:
