@@ -1,4 +1,4 @@
-"""A network small enough to test with: every part of a CellViT, in few channels."""
+"""A network small enough to test with: every part of a CellViT, in few channels and two blocks."""
 
 import dataclasses
 import math
@@ -33,9 +33,9 @@ ENCODER_CARD = ModelCard(
 def small_config(**fields) -> ModelConfig:
     values = {
         "embed_dim": 16,
-        "depth": 4,
+        "depth": 2,
         "num_heads": 2,
-        "skip_layers": (1, 2, 3, 4),
+        "skip_layers": (1, 1, 2, 2),
         "widths": DecoderWidths(4, 4, 6, 8, bottleneck=10, skip1=8, skip2=6),
         "num_classes": 3,
         "num_tissues": 3,
@@ -131,8 +131,8 @@ def save_head(path, token_dim: int, names: tuple[str, ...] = ("Tumour", "Immune"
 
 
 def encoder_config(**fields) -> EncoderConfig:
-    """The encoder of `small_config(**fields)`, alone."""
-    config = small_config(**fields)
+    """The encoder of `small_config(**fields)`, alone, of four blocks."""
+    config = small_config(**({"depth": 4} | fields))
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(EncoderConfig)}
     alone = {"skip_layers": (), "num_tissues": 0, "architecture": f"{config.encoder}_encoder"}
     return EncoderConfig(**(values | alone))

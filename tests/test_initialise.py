@@ -29,7 +29,9 @@ from tests.networks import (
     small_config,
 )
 
-CONFIG = small_config(shared_trunk=True, drop_rate=0.1)
+# of as many blocks as the encoders alone have
+FOUR = {"depth": 4, "skip_layers": (1, 2, 3, 4)}
+CONFIG = small_config(**FOUR, shared_trunk=True, drop_rate=0.1)
 NAMES = {"classes": ("Round", "Long"), "tissues": ("Colon", "Skin", "Lung")}
 
 
@@ -46,7 +48,7 @@ def encoder(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["vit", "sam", "dinov2"])
 def test_every_leaf_of_the_encoder_is_the_sources(kind, tmp_path):
     path = save_encoder(tmp_path / "enc", encoder=kind)
-    config = CONFIG if kind == "vit" else small_config(shared_trunk=True, encoder=kind)
+    config = CONFIG if kind == "vit" else small_config(**FOUR, shared_trunk=True, encoder=kind)
     model = cj.new_model(config, encoder=path)
     source, found = weights(cj.load(path)), weights(model)
     inside = {n for n in found if n.startswith("encoder.") and not n.startswith("encoder.head.")}
@@ -78,22 +80,20 @@ def test_a_new_model_is_as_one_made_at_once_but_for_its_encoder(encoder):
 
 
 def test_a_cellvit_gives_its_encoder_too(tmp_path):
-    source = save_small(tmp_path / "model", shared_trunk=True, num_tissues=5)
+    source = save_small(tmp_path / "model", **FOUR, shared_trunk=True, num_tissues=5)
     model = cj.new_model(CONFIG, encoder=tmp_path / "model")
     np.testing.assert_array_equal(
         model.encoder.blocks[3].mlp.fc2.kernel[...], source.encoder.blocks[3].mlp.fc2.kernel[...]
     )
     assert model.encoder.head.kernel.shape == (16, 3)
     again = cj.new_model(encoder=tmp_path / "model", **NAMES)
-    assert again.config == small_config(shared_trunk=True)
+    assert again.config == small_config(**FOUR, shared_trunk=True)
 
 
 def test_a_whole_sam_gives_its_image_encoder(tmp_path):
     source = save_small_sam(tmp_path / "sam", adapters=True)
     config = small_config(
         embed_dim=32,
-        depth=2,
-        skip_layers=(1, 1, 2, 2),
         encoder="sam",
         global_layers=(2,),
         window_size=3,
@@ -162,12 +162,12 @@ def test_without_a_config_the_encoder_decides(tmp_path):
 )
 def test_an_encoder_of_other_sizes_is_one_sentence(encoder, fields, sentence):
     with pytest.raises(InputError, match=sentence):
-        cj.new_model(small_config(**fields), encoder=encoder)
+        cj.new_model(small_config(**(FOUR | fields)), encoder=encoder)
 
 
 def test_another_gate_is_warned_about(tmp_path):
     path = save_encoder(tmp_path / "enc", encoder="dinov2", gate="silu")
-    config = small_config(encoder="dinov2", gate="gelu")
+    config = small_config(**FOUR, encoder="dinov2", gate="gelu")
     with pytest.warns(UserWarning, match="gated by silu, cellvit gates them by gelu"):
         initialise.check_encoder(config, initialise.Source.find(path))
 

@@ -18,7 +18,7 @@ FAMILIES = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_eight_devices_exchange_nothing(family: str) -> None:
-    config = small_config(depth=2, skip_layers=(1, 1, 2, 2), **FAMILIES[family])
+    config = small_config(**FAMILIES[family])
     predictor = Predictor(filled(config), CARD, batch_size=8, tokens=True)
     program = predictor.compiled(32).as_text()
     assert "num_partitions=8" in program

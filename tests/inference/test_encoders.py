@@ -11,7 +11,7 @@ from tests.networks import CARD, inference, make, small_config
 
 ENCODERS = {
     "virchow": {"encoder": "dinov2", "patch_size": 14, "any_size": True, "gate": "gelu"},
-    "sam": {"encoder": "sam", "window_size": 3, "global_layers": (2, 4)},
+    "sam": {"encoder": "sam", "window_size": 3, "global_layers": (2,)},
 }
 
 

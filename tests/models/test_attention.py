@@ -30,7 +30,7 @@ FMHA = "__cudnn$fmhaSoftmax"  # cuDNN's attention, as compiled programs name it
 
 
 def network(**fields) -> CellViT:
-    return filled(small_config(depth=2, skip_layers=(1, 1, 2, 2), **fields))
+    return filled(small_config(**fields))
 
 
 def gradients(model: CellViT, images: np.ndarray) -> dict[str, np.ndarray]:

@@ -25,12 +25,11 @@ FAMILIES = {
         "any_size": True,
     },
 }
-SHALLOW = {"depth": 2, "skip_layers": (1, 1, 2, 2)}
 SIZES = {"virchow": (70, 44)}
 
 
 def network(dtype=jnp.float32, **fields) -> CellViT:
-    return filled(small_config(**(SHALLOW | fields)), dtype)
+    return filled(small_config(**fields), dtype)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -21,7 +21,7 @@ from cellvit_jax.training.step import Step, make_step
 from cellvit_jax.training.task import Task
 from tests.networks import ENCODER_CARD, encoder_config, fill
 
-CONFIG = encoder_config(depth=2, skip_layers=(1, 1, 2, 2))
+CONFIG = encoder_config(depth=2)
 RECIPE = Recipe(
     epochs=5,
     steps_per_epoch=1,

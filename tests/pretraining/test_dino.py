@@ -64,7 +64,8 @@ def test_the_student_learns_nothing_through_its_average():
     through = jax.jit(jax.grad(lambda params: loss(params, params)))(state.params)
     around = jax.jit(jax.grad(loss))(state.params, state.params)
     for name, slope in around.items():
-        np.testing.assert_allclose(through[name], slope, atol=1e-6, err_msg=name)
+        one = np.abs(slope).max()  # float32 rounds sums by their largest terms
+        np.testing.assert_allclose(through[name], slope, atol=1e-6 * max(one, 1), err_msg=name)
 
 
 def test_centre_and_average_move_as_they_should():

@@ -100,7 +100,7 @@ def test_every_layer_and_every_step_has_its_own_chance():
         for name, value in streams_at(layout, jnp.asarray(step)).items()
         if name.endswith("key")
     ]
-    assert len(set(keys)) == len(keys) == 2 * (4 + 3)  # attention of 4 blocks, 3 paths that drop
+    assert len(set(keys)) == len(keys) == 2 * (2 + 1)  # attention of 2 blocks, 1 path that drops
 
 
 def held(remat: bool) -> int:

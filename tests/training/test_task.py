@@ -98,8 +98,8 @@ def test_an_encoder_alone_is_trained_saved_and_gone_on_with(tmp_path):
     go(tmp_path / "halves", 2, mesh)
     halves = go(tmp_path / "halves", 4, mesh)
     assert [row["loss"] for row in halves] == [row["loss"] for row in whole]
-    assert whole[0]["unrest"] == 0
-    assert whole[1]["unrest"] > 0
+    assert whole[0]["unrest"] < 1e-12  # squares of what float32 rounds
+    assert whole[1]["unrest"] > 1e-9
     found = [checkpoint.load(tmp_path / run / "last") for run in ("whole", "halves")]
     assert all(type(model) is Encoder for model in found)  # nothing attached
     for one, other in zip(*map(jax.tree.leaves, map(nnx.state, found)), strict=True):
