@@ -29,6 +29,8 @@ ENCODER_CARD = ModelCard(
     (), mean=(0.1, 0.2, 0.3), provenance="Of a test.", license="CC0", citation="X"
 )
 
+FOUR = {"depth": 4, "skip_layers": (1, 2, 3, 4)}  # blocks, in place of two
+
 
 def small_config(**fields) -> ModelConfig:
     values = {

@@ -20,6 +20,7 @@ from cellvit_jax.models import (
 from tests.networks import (
     CARD,
     ENCODER_CARD,
+    FOUR,
     encoder_config,
     noise,
     run,
@@ -29,8 +30,6 @@ from tests.networks import (
     small_config,
 )
 
-# of as many blocks as the encoders alone have
-FOUR = {"depth": 4, "skip_layers": (1, 2, 3, 4)}
 CONFIG = small_config(**FOUR, shared_trunk=True, drop_rate=0.1)
 NAMES = {"classes": ("Round", "Long"), "tissues": ("Colon", "Skin", "Lung")}
 

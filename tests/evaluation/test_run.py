@@ -17,7 +17,7 @@ from cellvit_jax.evaluation.annotated import validate
 from cellvit_jax.evaluation.jobs import Maps, resolve
 from cellvit_jax.evaluation.tta import EightViews
 from cellvit_jax.inference.predictor import normalised
-from tests.networks import save_small
+from tests.networks import FOUR, save_small
 from tests.training_data import makers
 
 NAMES = {
@@ -35,8 +35,7 @@ def models(tmp_path_factory):
         tissues = PANNUKE_TISSUES if name == "pannuke" else ()
         card = ModelCard(classes, tissues=tissues, tile=64)
         sizes = {"num_classes": len(classes), "num_tissues": len(tissues)}
-        deep = {"depth": 4, "skip_layers": (1, 2, 3, 4)}  # eight views differ by more than a little
-        save_small(root / name, card, **sizes, **deep)
+        save_small(root / name, card, **sizes, **FOUR)  # eight views differ by more than a little
     return root
 
 

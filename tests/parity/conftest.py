@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 
-import jax
 import pytest
+
+from tests.compilation import optimised
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _optimised() -> Iterator[None]:
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    with optimised():
+        yield
