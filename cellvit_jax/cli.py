@@ -117,6 +117,7 @@ def embed(
     tissue: str | None = None,
     roi: str | None = None,
     batch_size: int | None = None,
+    split: str | None = None,
     extension: tuple[str, ...] = (),
     shard: str | None = None,
     overwrite: bool = False,
@@ -127,7 +128,8 @@ def embed(
     Goes on where it was stopped, as `segment` does; vectors are float16 on the disk.
 
     Args:
-        slides: slides, images, folders, patterns or lists, as of `segment`.
+        slides: slides, images, folders, patterns or lists, as of `segment`; or annotated data of
+            any layout of docs/data.md, whose fields are embedded.
         out: folder for the results; each slide gets a folder of its own in it.
         model: a model folder or the name of a bundled model: a CellViT for cells; for patches any
             foundation encoder (UNI, Virchow, HIPT, SAM) or the encoder of a CellViT.
@@ -141,6 +143,7 @@ def embed(
         tissue: where to look: otsu, none, or the path of a mask, as of `segment`.
         roi: look only into this rectangle of full-resolution pixels: x,y,width,height.
         batch_size: tiles per call of the network; by default 1 on CPU, 8 a device elsewhere.
+        split: of annotated data, the part to embed, such as fold1 or train.
         extension: of folders, take only files that end so.
         shard: take only every n-th slide: i/n, i from 0 to n - 1, for job arrays.
         overwrite: replace results that are there already, and forget what is unfinished.
@@ -159,7 +162,7 @@ def embed(
         pool=pooled(level, pool),
         tile=tile,
     )
-    task = EmbedTask(out, model, options, None, mpp, batch_size, overwrite, quiet)
+    task = EmbedTask(out, model, options, None, mpp, batch_size, overwrite, quiet, split=split)
     if not run(slides, task, extensions=extension, shard=shard):
         sys.exit(SOME_FAILED)
 

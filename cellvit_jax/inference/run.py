@@ -89,6 +89,10 @@ class Task:
             quiet=True,
         )
 
+    def find(self, inputs: Sequence[Path], extensions: Sequence[str]) -> list[Listed]:
+        """The slides that people mean. Raises InputError."""
+        return find(inputs, extensions)
+
     def open(self, source: Listed) -> Slide:
         """The slide, at the resolution that was given for it. Raises InputError."""
         return open_slide(source.path, mpp=source.mpp if self.mpp is None else self.mpp)
@@ -127,7 +131,7 @@ def run(
     """
     if task.batch_size is not None and task.batch_size < 1:
         raise InputError(f"--batch-size must be 1 or more, not {task.batch_size}")
-    everything = find(inputs, extensions)
+    everything = task.find(inputs, extensions)
     cohort.check_names(everything, task.out)
     slides = cohort.shard(everything, shard)
     if len(everything) == 1 and not scheduler:

@@ -67,18 +67,10 @@ class Options:
 
 def arguments(source: Listed, slide: Slide, options: Options) -> dict[str, Any]:
     """What a result depends on beside the model, as plain values: equal for runs that are equal."""
-    files = [source.path, *source.path.iterdir()] if source.path.is_dir() else [source.path]
-    stats = [path.stat() for path in files]
     values = dataclasses.asdict(options)
     if options.tissue and Path(options.tissue).is_file():
         values["mask"] = f"{zlib.crc32(Path(options.tissue).read_bytes()):08x}"
-    return values | {
-        "version": __version__,
-        "slide": source.path.name,
-        "bytes": sum(stat.st_size for stat in stats),
-        "modified": max(stat.st_mtime_ns for stat in stats),
-        "mpp": slide.mpp,
-    }
+    return values | {"version": __version__, **source.evidence(), "mpp": slide.mpp}
 
 
 def unfinished(folder: Path) -> Path:

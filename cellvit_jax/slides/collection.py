@@ -29,6 +29,16 @@ class Listed:
         """What the results are called."""
         return slide_name(self.path)
 
+    def evidence(self) -> dict[str, str | int]:
+        """By what a result is known to be of this slide, as plain values."""
+        files = [self.path, *self.path.iterdir()] if self.path.is_dir() else [self.path]
+        stats = [path.stat() for path in files]
+        return {
+            "slide": self.path.name,
+            "bytes": sum(stat.st_size for stat in stats),
+            "modified": max(stat.st_mtime_ns for stat in stats),
+        }
+
 
 def slide_name(path: Path) -> str:
     """The name of a file without its ending, `.ome.tif` being one; that of a folder whole."""

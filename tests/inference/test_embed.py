@@ -210,24 +210,59 @@ def test_what_cannot_be(folder):
         PatchPredictor(model)
 
 
-def test_a_data_set_of_tiles_by_way_of_images(call, folder, tmp_path):
-    (fold := tmp_path / "pannuke" / "Fold 1").mkdir(parents=True)
+@pytest.fixture
+def pannuke(tmp_path):
+    """Two folds of two tiles, in the arrays that PanNuke comes in."""
     rng = np.random.default_rng(0)
-    for kind, array in {
-        "images": rng.integers(0, 255, (2, 256, 256, 3)).astype(np.float64),
-        "masks": np.zeros((2, 256, 256, 6)),
-    }.items():
-        (fold / kind / "fold1").mkdir(parents=True)
-        np.save(fold / kind / "fold1" / f"{kind}.npy", array)
-    np.save(fold / "images" / "fold1" / "types.npy", np.array(["Colon", "Breast"]))
-    tiles = tmp_path / "tiles"
-    code, _, errors = call("data", "prepare", tmp_path / "pannuke", tiles, "--to", "plain")
+    for number in (1, 2):
+        fold = tmp_path / "pannuke" / f"Fold {number}"
+        for kind, array in {
+            "images": rng.integers(0, 255, (2, 256, 256, 3)).astype(np.float64),
+            "masks": np.zeros((2, 256, 256, 6)),
+        }.items():
+            (fold / kind / f"fold{number}").mkdir(parents=True)
+            np.save(fold / kind / f"fold{number}" / f"{kind}.npy", array)
+        np.save(fold / "images" / f"fold{number}" / "types.npy", np.array(["Colon", "Breast"]))
+    return tmp_path / "pannuke"
+
+
+def test_tiles_of_annotated_data_are_embedded_as_their_images_are(call, pannuke, folder, tmp_path):
+    how = ("--model", folder, "--tile", "256", "--level", "patches")
+    arguments = ("embed", pannuke, "--split", "fold1", *how, "--out", tmp_path / "out")
+    code, said, errors = call(*arguments)
     assert code == 0, errors
-    given = (tiles / "fold1" / "images", "--mpp", "0.25", "--model", folder, "--tile", "256")
-    code, _, errors = call("embed", *given, "--level", "patches", "--out", tmp_path / "out")
+    assert "2 slides: 2 done" in said
+    assert "2 slides: 2 done before" in call(*arguments)[1]
+    assert call("data", "prepare", pannuke, tmp_path / "tiles", "--to", "plain")[0] == 0
+    images = tmp_path / "tiles" / "fold1" / "images"
+    code, _, errors = call("embed", images, "--mpp", "0.25", *how, "--out", tmp_path / "again")
     assert code == 0, errors
     files = sorted((tmp_path / "out").glob("*/embeddings.parquet"))
     assert [read(path)[0].num_rows for path in files] == [1, 1]
+    for path in files:
+        other = tmp_path / "again" / path.relative_to(tmp_path / "out")
+        np.testing.assert_array_equal(read(path)[1], read(other)[1])
+
+
+def test_tiles_that_changed_are_not_taken_for_what_was_embedded(call, pannuke, folder, tmp_path):
+    how = ("--model", folder, "--tile", "256", "--level", "patches", "--out", tmp_path / "out")
+    assert call("embed", pannuke, "--split", "fold2", *how)[0] == 0
+    array = pannuke / "Fold 2" / "images" / "fold2" / "images.npy"
+    pixels = np.load(array)
+    pixels[1, 0, 0] = 255 - pixels[1, 0, 0]
+    np.save(array, pixels)
+    code, said, errors = call("embed", pannuke, "--split", "fold2", *how)
+    assert (code, "1 done before, 1 failed" in said, "pixels" in errors) == (3, True, True)
+
+
+def test_which_part_of_annotated_data_is_to_be_said(call, pannuke, folder, tmp_path):
+    how = ("--model", folder, "--level", "patches", "--out", tmp_path / "out")
+    for split, sentence in ((), "has several splits"), (("--split", "val"), "has no split 'val'"):
+        code, _, errors = call("embed", pannuke, *split, *how)
+        assert (code, sentence in errors, "fold1, fold2" in errors) == (2, True, True)
+    (tmp_path / "empty").mkdir()
+    code, _, errors = call("embed", tmp_path / "empty", *how)
+    assert (code, "holds no slide" in errors) == (2, True)
 
 
 def test_an_image_without_cells_gives_no_rows_in_any_format(call, image):
