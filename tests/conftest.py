@@ -28,9 +28,13 @@ hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep programs that take over a second to compile in pytest's cache (see `--cache-clear`)."""
+    """Keep programs that take a while to compile in pytest's cache (see `--cache-clear`).
+
+    What one test compiles serves others, in other processes and other runs: tracing remains.
+    """
     if cache := getattr(config, "cache", None):
         jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("jax")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.fixture
