@@ -1,4 +1,4 @@
-"""The names of classes by their ids, as files hold them: {0: A, 1: B} or {1: A, 2: B}."""
+"""The names of classes by their ids, as files hold them: {0: A, 1: B}, {1: A, 2: B}, …"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BACKGROUND = {"background", "bg", "none"}  # what files call the id 0 of masks
 
 
 def counted(source: object, names: Any) -> tuple[int, tuple[str, ...]]:
-    """The first id, 0 or 1, and the names in the order of the ids, which leave no gaps.
+    """The first id, often 0 or 1, and the names in the order of the ids, which leave no gaps.
 
     `source` is what errors are of. Raises InputError for anything else.
     """
@@ -21,8 +21,8 @@ def counted(source: object, names: Any) -> tuple[int, tuple[str, ...]]:
     except (TypeError, ValueError) as error:
         raise InputError(f"{source} has an id that is no integer ({error})") from error
     ids = sorted(by_id)
-    if ids not in (list(range(len(ids))), list(range(1, len(ids) + 1))):
-        raise InputError(f"{source} has the ids {ids}, expected 0, 1, … or 1, 2, …")
+    if ids[0] < 0 or ids != list(range(ids[0], ids[0] + len(ids))):
+        raise InputError(f"{source} has the ids {ids}, expected such without gaps: 0, 1, … or 1, 2, …")
     return ids[0], tuple(by_id[i] for i in ids)
 
 
@@ -34,6 +34,8 @@ def of_masks(source: object, names: Any) -> tuple[str, ...]:
     first, classes = counted(source, names)
     if first == 1:
         return classes
+    if first > 1:
+        raise InputError(f"{source} begins with the id {first}, but classes of masks with 1")
     background, *others = classes
     if background.strip().lower() not in BACKGROUND:
         raise InputError(

@@ -51,10 +51,11 @@ def test_a_head_is_a_checkpoint_too(source: Path, tmp_path: Path, capsys) -> Non
     assert head(np.ones((3, 10))).shape == (3, 2)
 
 
-def test_a_label_map_counts_from_0_or_from_1(source: Path, tmp_path: Path) -> None:
-    names = {"data.label_map.2": "Tumour", "data.label_map.1": "Non-Tumour"}
-    other = write_head(tmp_path / "from-1.pth", names)
-    for path in (source, other):
+def test_a_label_map_counts_from_any_id(source: Path, tmp_path: Path) -> None:
+    for first in (1, 2, 9):
+        names = {f"data.label_map.{first + 1}": "Tumour", f"data.label_map.{first}": "Non-Tumour"}
+        write_head(tmp_path / f"from-{first}.pth", names)
+    for path in (source, *tmp_path.glob("from-*.pth")):
         assert main([str(path), str(tmp_path / path.stem)]) == 0
         assert names_of(cj.load(tmp_path / path.stem)) == ["Background", "Non-Tumour", "Tumour"]
 
@@ -65,8 +66,8 @@ def test_a_label_map_counts_from_0_or_from_1(source: Path, tmp_path: Path) -> No
     [
         ("1", "has 1 names for 2 classes"),
         ("012", "has 3 names for 2 classes"),
-        ("02", "has the ids [0, 2], expected 0, 1, … or 1, 2, …"),
-        ("23", "has the ids [2, 3], expected 0, 1, … or 1, 2, …"),
+        ("02", "has the ids [0, 2], expected such without gaps: 0, 1, … or 1, 2, …"),
+        (("-1", "0"), "has the ids [-1, 0], expected such without gaps: 0, 1, … or 1, 2, …"),
         ("1x", "has an id that is no integer"),
     ],
 )

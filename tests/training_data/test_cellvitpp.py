@@ -33,6 +33,9 @@ def test_of_masks_a_class_with_the_id_of_the_background_is_refused(tmp_path):
     (tmp_path / "set" / "label_map.yaml").write_text("0: Non-Tumor\n1: Tumor\n")
     with pytest.raises(InputError, match=r"label_map\.yaml calls 0 'Non-Tumor', .* ids from 1"):
         open_dataset(tmp_path / "set", "train")
+    (tmp_path / "set" / "label_map.yaml").write_text("2: Non-Tumor\n3: Tumor\n")
+    with pytest.raises(InputError, match="begins with the id 2, but classes of masks with 1"):
+        open_dataset(tmp_path / "set", "train")
 
 
 def test_points_are_read_from_the_original_files_with_ids_from_one():
@@ -46,18 +49,20 @@ def test_points_are_read_from_the_original_files_with_ids_from_one():
     assert sample.types is None
 
 
-def test_points_count_from_where_their_label_map_does(tmp_path):
+@pytest.mark.parametrize("first", [1, 2, 7])
+def test_points_count_from_where_their_label_map_does(first, tmp_path):
     shutil.copytree(POINTED, tmp_path / "set")
     (label,) = (tmp_path / "set" / "train" / "labels").iterdir()
     label.write_text(
-        "".join(f"{x:g},{y:g},{c + 1:g}\n" for x, y, c in np.loadtxt(label, delimiter=","))
+        "".join(f"{x:g},{y:g},{c + first:g}\n" for x, y, c in np.loadtxt(label, delimiter=","))
     )
-    (tmp_path / "set" / "label_map.yaml").write_text("1: A\n2: B\n3: C\n4: D\n")
+    names = "".join(f"{first + i}: {name}\n" for i, name in enumerate("ABCD"))
+    (tmp_path / "set" / "label_map.yaml").write_text(names)
     (shifted,) = open_dataset(tmp_path / "set", "train").samples
     (original,) = open_dataset(POINTED, "train").samples
     np.testing.assert_array_equal(shifted.points, original.points)
     label.write_text("5,6,0")
-    with pytest.raises(InputError, match="among 1 to 4"):
+    with pytest.raises(InputError, match=f"among {first} to {first + 3}"):
         open_dataset(tmp_path / "set", "train").samples[0]
 
 

@@ -262,7 +262,7 @@ def colour_mask(root):
         (colour_mask, "no label image"),
         (wrong_facts, "mpp 'fine'"),
         (no_yaml, "cannot be read as YAML"),
-        (gaps, r"ids \[1, 3\], expected 0, 1, … or 1, 2, …"),
+        (gaps, r"ids \[1, 3\], expected such without gaps: 0, 1, … or 1, 2, …"),
         (class_zero, r"classes\.yaml calls 0 'tumour', but 0 is the background of masks"),
     ],
 )
