@@ -22,7 +22,9 @@ def counted(source: object, names: Any) -> tuple[int, tuple[str, ...]]:
         raise InputError(f"{source} has an id that is no integer ({error})") from error
     ids = sorted(by_id)
     if ids[0] < 0 or ids != list(range(ids[0], ids[0] + len(ids))):
-        raise InputError(f"{source} has the ids {ids}, expected such without gaps: 0, 1, … or 1, 2, …")
+        raise InputError(
+            f"{source} has the ids {ids}, expected such without gaps: 0, 1, … or 1, 2, …"
+        )
     return ids[0], tuple(by_id[i] for i in ids)
 
 

@@ -19,8 +19,9 @@ from cellvit_jax.inference.journal import Journal
 from cellvit_jax.inference.patches import PATCHES, PatchPredictor
 from cellvit_jax.inference.pipeline import rows
 from cellvit_jax.inference.report import Report
-from cellvit_jax.slides import ImageSlide
-from tests.networks import SAM_CARD, save_encoder, small_sam
+from cellvit_jax.slides import ImageSlide, Resampled
+from tests.inference.free import write_slide
+from tests.networks import SAM_CARD, save_encoder, save_small, small_sam
 
 OPTIONS = EmbedOptions(level="patches", pool="cls")
 
@@ -77,6 +78,26 @@ def test_patches_are_what_the_encoder_makes_of_them(call, image, folder, pixels,
     assert "done before" in call(*arguments, "patches", "--pool", pool)[1]
 
 
+def test_patches_of_a_slide_lie_in_its_tissue_and_in_its_own_pixels(call, folder, tmp_path):
+    """At half the network's resolution, with tissue on the left and a rectangle to look into."""
+    slide = write_slide(tmp_path / "slide.tif", stained(128, 192), mpp=0.5)
+    mask = np.zeros((128, 192), np.uint8)
+    mask[:, :60] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    where = ("--tissue", tmp_path / "mask.png", "--roi", "0,32,192,96")
+    how = ("--model", folder, "--level", "patches", "--tile", "64", *where)
+    code, _, errors = call("embed", slide, *how, "--out", tmp_path / "out")
+    assert code == 0, errors
+    table, vectors = read(tmp_path / "out" / "slide" / "embeddings.parquet")
+    assert table["id"].to_pylist() == [1, 2, 3, 4, 5, 6]
+    assert table["x"].to_pylist() == [15.5, 47.5] * 3
+    assert table["y"].to_pylist() == [47.5] * 2 + [79.5] * 2 + [111.5] * 2
+    assert set(table["side"].to_pylist()) == {32}
+    view = Resampled(cj.slides.open_slide(slide), 2)
+    (maps,) = PatchPredictor(cj.load(folder), tile=64)([view.read(128, 64, 64, 64)])
+    np.testing.assert_allclose(vectors[3], maps["vector"], atol=2e-3)
+
+
 def test_a_run_that_goes_on_gives_the_same(folder, pixels):
     predictor = PatchPredictor(cj.load(folder), batch_size=2)
     plan = OPTIONS.plan(ImageSlide("x", pixels, 0.25), predictor.card)
@@ -95,27 +116,34 @@ def test_sam_gives_the_mean_of_its_neck_or_of_its_tokens(pixels, pool, name):
     np.testing.assert_allclose(maps["vector"], grid[0].mean((0, 1)), rtol=1e-4, atol=1e-5)
 
 
+VIRCHOW = {"encoder": "dinov2", "patch_size": 14, "any_size": True, "gate": "silu"}
+SAM = {"encoder": "sam", "window_size": 3, "global_layers": (2, 4)}
 ENCODERS = {
     "uni": ({"encoder": "dinov2"}, "cls"),
-    "virchow": (
-        {"encoder": "dinov2", "patch_size": 14, "any_size": True, "gate": "silu"},
-        "cls",
-    ),
-    "sam": ({"encoder": "sam", "window_size": 3, "global_layers": (2, 4)}, "neck"),
+    "virchow": (VIRCHOW, "cls"),
+    "virchow2": (VIRCHOW | {"num_registers": 4}, "cls"),
+    "sam": (SAM, "neck"),
+    "sam-med2d": (SAM | {"adapters": True}, "neck"),
 }
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-def test_any_encoder_alone_will_do(name, tmp_path, pixels):
-    fields, output = ENCODERS[name]
-    model = cj.load(save_encoder(tmp_path / "encoder", **fields))
-    predictor = PatchPredictor(model, tile=64, batch_size=2)
-    found = [maps["vector"] for maps in predictor([pixels[:64, :64], pixels[64:128, 64:]])]
-    for vector, part in zip(found, (pixels[:64, :64], pixels[64:128, 64:]), strict=True):
-        normal = (part[None] / 255 - np.array(model.card.mean)) / np.array(model.card.std)
-        expected = np.asarray(model(np.float32(normal))[output])[0]
-        expected = expected.mean((0, 1)) if output == "neck" else expected
-        np.testing.assert_allclose(vector, expected, rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("name", [*ENCODERS, "cellvit"])
+def test_any_encoder_alone_will_do_and_that_of_a_cellvit(name, call, image, pixels):
+    fields, output = ENCODERS.get(name, ({}, "cls"))
+    place, out = image.parent / "encoder", image.parent / "out"
+    save_small(place) if name == "cellvit" else save_encoder(place, **fields)
+    Image.fromarray(pixels[:64]).save(image)
+    how = ("--model", place, "--level", "patches", "--tile", "64", "--mpp", "0.25")
+    code, _, errors = call("embed", image, *how, "--out", out)
+    assert code == 0, errors
+    model = cj.load(place)
+    encoder = model.encoder.features if name == "cellvit" else model
+    parts = np.stack([pixels[:64, :64], pixels[:64, 64:]])
+    normal = (parts / 255 - np.array(model.card.mean)) / np.array(model.card.std)
+    expected = np.asarray(encoder(np.float32(normal))[output])
+    expected = expected.mean((1, 2)) if output == "neck" else expected
+    _, vectors = read(out / "tissue" / "embeddings.parquet")
+    np.testing.assert_allclose(vectors, expected, rtol=2e-3, atol=2e-3)  # float16
 
 
 @pytest.mark.parametrize("pool", ["cls", "box", "mask"])
@@ -166,8 +194,15 @@ def test_vectors_are_written_as_they_come(ending, tmp_path):
     embeddings.write(parts(), tmp_path / f"vectors.{ending}", mpp=0.5)
     assert len(alive) == 9
     if ending == "parquet":
-        _, vectors = read(tmp_path / "vectors.parquet")
-        np.testing.assert_array_equal(vectors[:, 0], np.repeat(np.arange(9), 4))
+        table, vectors = read(tmp_path / "vectors.parquet")
+        places = np.stack([table["x"], table["y"]], 1)
+    else:
+        anndata = pytest.importorskip("anndata")
+        written = getattr(anndata, f"read_{ending}")(tmp_path / f"vectors.{ending}")
+        vectors, places = written.X, written.obsm["spatial"]
+        assert vectors.dtype == np.float16
+    np.testing.assert_array_equal(vectors[:, 0], np.repeat(np.arange(9), 4))
+    np.testing.assert_array_equal(places, np.arange(36)[:, None] / (2, 3))
 
 
 def test_what_float16_cannot_hold_becomes_its_end_and_nan_stays():
@@ -192,9 +227,12 @@ def test_cells_have_the_tokens_that_segment_keeps(call, tmp_path):
     assert masked.shape == vectors.shape
     assert (masked != vectors).any()
     anndata = pytest.importorskip("anndata")
+    assert table.schema.field("embedding").type.value_type == pa.float16()
+    places = np.stack([table["x"], table["y"]], 1)
     for ending, reader in (("h5ad", anndata.read_h5ad), ("zarr", anndata.read_zarr)):
         again = reader(tmp_path / "box" / "he" / f"embeddings.{ending}")
-        np.testing.assert_array_equal(again.X, tokens)
+        np.testing.assert_array_equal(again.X, tokens, strict=True)  # float16
+        np.testing.assert_array_equal(again.obsm["spatial"], places)
         assert again.obs["type_name"].tolist() == table["type_name"].to_pylist()
 
 
