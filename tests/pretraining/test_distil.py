@@ -51,10 +51,17 @@ def images(step: int = 0) -> np.ndarray:
     return np.random.default_rng(step).integers(0, 256, (8, 32, 32, 3), np.uint8)
 
 
-def student_on(mesh, folder, *, losses: Losses | None = None, dtype: Any = "float32") -> Layout:
+def student_on(
+    mesh,
+    folder,
+    *,
+    losses: Losses | None = None,
+    dtype: Any = "float32",
+    teacher_dtype: Any = None,
+) -> Layout:
     losses = Losses() if losses is None else losses
     recipe = Recipe(**(vars(RECIPE) | {"dtype": dtype}))
-    teacher = teachers.load(folder, mesh, maps=losses.maps, dtype=dtype)
+    teacher = teachers.load(folder, mesh, maps=losses.maps, dtype=teacher_dtype or dtype)
     task = Distillation(STUDENT, recipe, teacher, losses)
     return new_layout(STUDENT, CARD, recipe, mesh, task)
 
@@ -124,6 +131,25 @@ def test_the_terms_are_those_of_the_maps_and_only_those_that_count(folder):
     assert float(few["found"]) == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_a_teacher_that_finds_nothing_teaches_that(folder):
+    grids = tuple(jnp.asarray(noise(1, 2, 2, 6, seed=i)) for i in range(4))
+    nothing = jnp.asarray([9.0, -9.0, -9.0])
+    empty = {
+        "nuclei_binary_map": jnp.broadcast_to(nothing[:2], (1, 8, 8, 2)),
+        "hv_map": jnp.zeros((1, 8, 8, 2)),
+        "nuclei_type_map": jnp.broadcast_to(nothing, (1, 8, 8, 3)),
+    }
+    task = student_on(ONE, folder).task
+    assert isinstance(task, Distillation)
+    terms = jax.jit(task.terms)
+    agreed = terms(Seen(grids, empty), Seen(grids, empty))
+    assert all(np.isfinite(value) for value in agreed.values())
+    other = {name: jnp.asarray(noise(*value.shape)) for name, value in empty.items()}
+    for name, value in terms(Seen(grids, other), Seen(grids, empty)).items():
+        assert np.isfinite(value)
+        assert name == "features" or value > agreed[name]
+
+
 def test_a_teacher_sees_what_its_network_sees(folder):
     pixels = images()[:2]
     model = checkpoint.load(folder)
@@ -151,11 +177,11 @@ def test_in_bfloat16_kernels_are_held_as_they_are_used(folder):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("kind", ["vit", "sam"])
+@pytest.mark.parametrize("kind", ["vit", "sam", "sam-med2d"])
 def test_an_encoder_alone_teaches_the_quarters_of_its_depth(tmp_path, kind):
-    save = {"vit": lambda path: save_encoder(path, depth=8), "sam": save_small_sam}[kind]
-    fields = {"vit": {}, "sam": {"depth": 4}}[kind]
-    save(tmp_path / "encoder", **fields)
+    save = save_encoder if kind == "vit" else save_small_sam
+    fields = {"vit": {"depth": 8}, "sam": {"depth": 4}, "sam-med2d": {"depth": 4, "adapters": True}}
+    save(tmp_path / "encoder", **fields[kind])
     teacher = teachers.load(tmp_path / "encoder", ONE, maps=False, dtype="float32")
     assert teacher.config.skip_layers == ((2, 4, 6, 8) if kind == "vit" else (1, 2, 3, 4))
     seen = jax.jit(teacher)(teacher.weights, images()[:1])
@@ -169,6 +195,29 @@ def test_a_teacher_needs_an_encoder(tmp_path):
     save_head(tmp_path / "head", 16)
     with pytest.raises(InputError, match="no encoder"):
         teachers.find(tmp_path / "head", maps=False)
+
+
+@pytest.mark.slow
+def test_a_sam_in_bfloat16_teaches_a_student_in_float32_on_many_devices(tmp_path):
+    save_small_sam(tmp_path / "sam", depth=4, adapters=True)
+    losses, found = Losses.of_features(), []
+    for mesh, dtype in ((ONE, "float32"), (make_mesh(fsdp=2, tensor=2), "bfloat16")):
+        layout = student_on(mesh, tmp_path / "sam", losses=losses, teacher_dtype=dtype)
+        assert layout.task.given["teacher"]["encoder.blocks.0.mlp.fc1.kernel"].dtype == dtype
+        state = begin(layout)
+        widen, encoder = (
+            np.asarray(state.params[name])
+            for name in ("widen.0.kernel", "encoder.blocks.0.mlp.fc1.kernel")
+        )
+        batch = {**put_batch({"image": images()}, layout.mesh), **layout.task.given}
+        state, metrics = make_step(layout, encoder_rests=False)(state, batch)
+        assert (state.params["widen.0.kernel"] != widen).all()
+        assert (state.params["encoder.blocks.0.mlp.fc1.kernel"] != encoder).any()
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(state.params)} == {"float32"}
+        found.append(float(metrics["loss"]))
+    # bfloat16 has two to three digits
+    assert found[1] == pytest.approx(found[0], rel=1e-2)
+    assert found[1] != found[0]
 
 
 def three(layout: Layout) -> SimpleNamespace:

@@ -57,6 +57,13 @@ def test_a_folder_for_each_class_holds_some_of_each_out(tmp_path):
     assert not labelled(source(tmp_path), 0.0).measured.any()
 
 
+def test_a_class_with_one_tile_is_learnt_and_not_measured_on(tmp_path):
+    draw(*(tmp_path / "Fat" / f"{i}.png" for i in range(5)), tmp_path / "Gland" / "0.png")
+    found = labelled(source(tmp_path), 0.4)
+    assert [picture.label for picture in found.pictures] == [0] * 5 + [1]
+    assert found.measured.tolist() == [False] * 3 + [True] * 2 + [False]
+
+
 def test_folders_may_say_what_is_measured_on(tmp_path):
     draw(*(tmp_path / s / c / "a.png" for s in ("train", "val", "test") for c in ("Fat", "Gland")))
     found = labelled(source(tmp_path), 0.4)

@@ -8,8 +8,7 @@ pytest.importorskip("grain")
 
 from cellvit_jax.pretraining.pooling import vectors
 from cellvit_jax.training.state import trained
-from tests.networks import CARD
-from tests.pretraining.runs import CONFIG, TASKS, batch, run_on
+from tests.pretraining.runs import CONFIG, TASKS, batch, filled_encoder, run_on
 from tests.training.runs import float64
 
 EIGHT = (8, 2)  # devices, and how many divide the weights in either way
@@ -55,13 +54,24 @@ def test_what_is_attached_is_no_part_of_the_encoder():
 
 
 @pytest.mark.parametrize("pool", ["mean", "cls"])
-def test_every_view_has_its_vector(pool):
-    run = run_on("simclr")
-    model = trained(run.layout, run.begin())
-    model.card = CARD
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"encoder": "sam", "window_size": 3, "global_layers": (2,)},
+        {"encoder": "dinov2", "gate": "silu", "num_registers": 4},
+    ],
+    ids=["vit", "sam", "dinov2"],
+)
+def test_every_view_has_its_vector(pool, fields):
+    model = filled_encoder(depth=2, **fields)
     views = batch(0, 2)["views"]
     found = jax.jit(vectors, static_argnames="pool")(model, views, pool=pool)
-    images = (views[1] / np.float32(255) - 0.5) / 0.5  # as the card says
+    mean, std = (np.array(values) for values in (model.card.mean, model.card.std))
+    images = np.float32((views[1] / 255 - mean) / std)
     features = jax.jit(lambda model, images: model(images))(model, images)
-    alone = {"mean": features["tokens"].mean((1, 2)), "cls": features["cls"]}[pool]
+    tokens = np.asarray(features["tokens"])
+    alone = sum(tokens[:, row, col] for row in (0, 1) for col in (0, 1)) / 4
+    if pool == "cls" and "cls" in features:
+        alone = features["cls"]
     np.testing.assert_allclose(found[1], alone, atol=1e-5)

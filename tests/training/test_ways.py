@@ -150,8 +150,17 @@ def test_a_trained_network_goes_back_to_the_originals(train, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_encoder_is_kept_under_a_fresh_decoder(train, data, tmp_path):
-    encoder = save_encoder(tmp_path / "encoder")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"encoder": "dinov2", "gate": "silu", "num_registers": 4},
+        {"encoder": "sam", "window_size": 3, "global_layers": (2, 4), "adapters": True},
+    ],
+    ids=["vit", "virchow2", "sam-med2d"],
+)
+def test_an_encoder_is_kept_under_a_fresh_decoder(train, data, tmp_path, fields):
+    encoder = save_encoder(tmp_path / "encoder", **fields)
     told = train("--data", data, "--model", encoder, **STILL)
     assert f"over the encoder of {encoder}, fresh decoder" in told
     trained = leaves(cj.load(tmp_path / "run" / "best"))
