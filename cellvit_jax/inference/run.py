@@ -108,6 +108,8 @@ class Task:
                 shutil.rmtree(unfinished(folder), ignore_errors=True)
             elif folder.exists():
                 results.check_made_by(folder, made_by)
+                # of a run that was killed when its result was there already
+                shutil.rmtree(unfinished(folder), ignore_errors=True)
                 return Outcome(source.name, cohort.BEFORE)
             watch = progress.watch(self.quiet)
             report = segment_slide(slide, folder, self.predictor, self.options, made_by, watch)

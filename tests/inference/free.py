@@ -1,15 +1,10 @@
-"""A network that costs nothing: it reads its maps off the pixels, which were made of them.
-
-    python -m tests.inference.free SLIDE OUT
-
-segments a slide with it, in its own process, to be killed.
-"""
+"""A network that costs nothing: it reads its maps off the pixels, which were made of them."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +88,8 @@ def write_slide(path: Path, pixels: np.ndarray, *, mpp: float | None = 0.25, **o
     return path
 
 
-def main(slide: str, out: str) -> None:
+def main(slide: str, out: str, ready: Callable[[], None] = lambda: None) -> None:
+    """Segment a slide slowly, to be killed; `ready` is called when it begins."""
     from cellvit_jax.inference import journal
     from cellvit_jax.inference.run import Listed, Options, Task
 
@@ -101,9 +97,5 @@ def main(slide: str, out: str) -> None:
     task = Task(Path(out), "free", Options(export=("parquet", "geojson", "instances")), quiet=True)
     task.predictor = FreeNetwork(seconds=0.004)
     source = Listed(Path(slide))
-    print("ready", flush=True)
+    ready()
     task.segment(source, task.open(source))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

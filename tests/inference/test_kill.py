@@ -1,31 +1,48 @@
 """Killed at any moment, and started again: the result of a run that nobody disturbed."""
 
 import json
+import multiprocessing
 import random
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cellvit_jax.inference import journal
 from tests.inference.free import main, tissue, write_slide
 
-ROOT = Path(__file__).parents[2]
+# a process of its own for every run, forked from one that has imported everything
+PROCESSES: Any = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.inference.free", "cellvit_jax.inference.run"])
 
 
-def start(slide: Path, out: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "tests.inference.free", str(slide), str(out)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"ready\n"
+def start(slide: Path, out: Path) -> Any:
+    """A process that segments a slide, and has just begun to."""
+    here, there = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=segment, args=(str(slide), str(out), there))
+    process.start()
+    there.close()
+    assert here.recv() == "ready"
     return process
 
 
-def finish(process: subprocess.Popen) -> None:
-    process.stdout.close()
-    assert process.wait(timeout=120) == 0
+def segment(slide: str, out: str, told: Connection) -> None:
+    main(slide, out, lambda: told.send("ready"))
+
+
+def finish(process: Any) -> None:
+    process.join(timeout=120)
+    assert process.exitcode == 0
+
+
+def killed(process: Any) -> bool:
+    """Whether a kill came before the end."""
+    process.kill()
+    process.join(timeout=120)
+    return process.exitcode == -signal.SIGKILL
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -48,9 +65,7 @@ def kills(count: int, folders: int, tmp_path: Path) -> None:
         out = tmp_path / f"killed-{i % folders}"
         process = start(slide, out)
         time.sleep(rng.uniform(0, span))
-        process.send_signal(signal.SIGKILL)
-        process.stdout.close()
-        interrupted += process.wait() == -signal.SIGKILL
+        interrupted += killed(process)
     assert interrupted
     for out in tmp_path.glob("killed-*"):
         finish(start(slide, out))
@@ -66,11 +81,18 @@ def test_killed_in_a_row_and_at_the_last_files(moment, tmp_path, monkeypatch):
     process = start(slide, out)
     while not list(out.glob(moment)):
         time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.stdout.close()
-    assert process.wait() == -signal.SIGKILL
+    assert killed(process)
     finish(start(slide, out))
     assert contents(out) == contents(tmp_path / "calm")
+    assert [path.name for path in out.iterdir()] == ["slide"]
+
+
+def test_killed_when_the_result_was_there_already(tmp_path):
+    slide, out = write_slide(tmp_path / "slide.tif", tissue(200, 200)), tmp_path / "out"
+    finish(start(slide, out))
+    (out / "slide.unfinished").mkdir()
+    (out / "slide.unfinished" / "cells-000001.arrow").touch()
+    finish(start(slide, out))
     assert [path.name for path in out.iterdir()] == ["slide"]
 
 
