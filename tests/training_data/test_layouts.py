@@ -33,9 +33,12 @@ SPLITS = {
     "pannuke": ["fold1", "fold2", "fold3"],
     "cellvit": ["fold0"],
     "plain": ["all"],
+    "consep-png": ["train", "val"],
+    "cellvit++": ["test", "train"],
+    "qupath": ["all"],
 }
 # class ids of the made types 1 and 2
-IDS = {"consep": [0, 2, 3], "monuseg": None}
+IDS = {"consep": [0, 2, 3], "consep-png": [0, 2, 3], "monuseg": None}
 
 
 @pytest.fixture(params=MAKERS)
