@@ -36,13 +36,15 @@ def _yes(root: Path) -> bool:
 class Layout:
     """What must lie in a folder, or where `nested` in folders of it, and who reads it.
 
-    `holds` looks into the files where names do not tell two layouts apart.
+    `holds` looks into the files where names do not tell two layouts apart; `images` says where
+    those lie that no need names.
     """
 
     needs: tuple[str, ...]
     open: Callable[[Path], dict[str, Dataset]]
     holds: Callable[[Path], bool] = _yes
     nested: bool = True
+    images: str = ""
 
     def named(self, root: Path) -> bool:
         """Whether the files of a folder are named so."""
@@ -51,6 +53,33 @@ class Layout:
     def fits(self, root: Path) -> bool:
         """Whether this is how the data in a folder lies."""
         return self.named(root) and self.holds(root)
+
+    def compared(self, root: Path) -> Compared:
+        """The root, or a folder in it, that has most of the needs."""
+        inside = sorted(path for path in root.iterdir() if path.is_dir()) if self.nested else []
+        return max((self._of(folder) for folder in (root, *inside)), key=lambda one: len(one.there))
+
+    def _of(self, folder: Path) -> Compared:
+        there = tuple(need for need in self.needs if files.has(folder, (need,)))
+        return Compared(folder, there, tuple(need for need in self.needs if need not in there))
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """What a folder has of the needs of a layout, and what it lacks."""
+
+    folder: Path
+    there: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    def __str__(self) -> str:
+        there = ", ".join(self.there) or "images"
+        return f"{self.folder} has {there}, but no {', '.join(self.missing)}"
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Smallest where most is there and least is missing."""
+        return -len(self.there), len(self.missing)
 
 
 def _open_prepared(root: Path) -> dict[str, Dataset]:
@@ -68,11 +97,13 @@ LAYOUTS = {
     "consep-png": Layout(consep.PNG_NEEDS, consep.open_png, consep.holds_png),
     "plain": Layout(plain.NEEDS, plain.open),
     "consep": Layout(consep.NEEDS, consep.open, consep.holds),
-    "qupath": Layout(qupath.NEEDS, qupath.open, nested=False),
+    "qupath": Layout(qupath.NEEDS, qupath.open, nested=False, images="*"),
     "pannuke": Layout(pannuke.NEEDS, pannuke.open, nested=False),
-    "lizard": Layout(lizard.NEEDS, lizard.open, lizard.holds, nested=False),
-    "monusac": Layout(monusac.NEEDS, monusac.open, monusac.holds, nested=False),
-    "monuseg": Layout(monuseg.NEEDS, monuseg.open, aperio.holds_outlines, nested=False),
+    "lizard": Layout(lizard.NEEDS, lizard.open, lizard.holds, nested=False, images="**/*"),
+    "monusac": Layout(monusac.NEEDS, monusac.open, monusac.holds, nested=False, images="**/*"),
+    "monuseg": Layout(
+        monuseg.NEEDS, monuseg.open, aperio.holds_outlines, nested=False, images="**/*"
+    ),
 }
 
 
@@ -105,7 +136,10 @@ def open_splits(path: str | Path, layout: str | None = None) -> dict[str, Datase
         )
     if layout and layout not in LAYOUTS:
         raise InputError(f"there is no layout {layout!r}: give one of {', '.join(LAYOUTS)}")
-    splits = LAYOUTS[layout or find_layout(root)].open(root)
+    name = layout or find_layout(root)
+    splits = LAYOUTS[name].open(root) if LAYOUTS[name].named(root) else {}
+    if not splits:
+        raise InputError(_misfit(root, name))
     if empty := [split for split, part in splits.items() if not len(part.samples)]:
         raise InputError(f"{path} holds no fields in {', '.join(empty)}")
     return splits
@@ -139,17 +173,35 @@ def _fitting(root: Path) -> str | None:
     return next((name for name, layout in LAYOUTS.items() if layout.fits(root)), None)
 
 
-def _unknown(root: Path) -> str:
+def _misfit(root: Path, name: str) -> str:
+    """Why a folder cannot be opened in a layout."""
+    layout = LAYOUTS[name]
+    found = layout.compared(root)
+    why = f"{found.folder} has no {', '.join(found.missing)}"
+    if not found.missing:
+        why = "it has them, but not in the folders that belong together"
+    return (
+        f"{root} is no annotated data of the layout {name!r}, which needs "
+        f"{', '.join(layout.needs)}: it holds {_held(root)}\n{why}; docs/data.md shows the layout"
+    )
+
+
+def _held(root: Path) -> str:
     held = sorted(f"{p.name}/" if p.is_dir() else p.name for p in root.iterdir())
     more = f" and {len(held) - MANY} more" if len(held) > MANY else ""
-    sentence = f"{root} is annotated data of no known layout: it holds "
-    sentence += (", ".join(held[:MANY]) or "nothing") + more
-    if close := _complaint(root) or _closest(root):
-        sentence += f"\nclosest is {close}"
+    return (", ".join(held[:MANY]) or "nothing") + more
+
+
+def _unknown(root: Path) -> str:
+    sentence = f"{root} is annotated data of no known layout: it holds {_held(root)}"
+    said = _complaint(root)
+    close = said | _closest(root, max((len(LAYOUTS[name].needs) for name in said), default=0))
+    if close:
+        sentence += "\nclosest is " + "\nor ".join(f"{name!r}: {close[name]}" for name in close)
     return f"{sentence}\nknown are {', '.join(LAYOUTS)}; docs/data.md shows them"
 
 
-def _complaint(root: Path) -> str:
+def _complaint(root: Path) -> dict[str, str]:
     """The first layout whose files are there by name, and what it says of their content."""
     for name, layout in LAYOUTS.items():
         if layout.named(root):
@@ -157,19 +209,31 @@ def _complaint(root: Path) -> str:
                 for part in layout.open(root).values():
                     list(part.samples[:1])
             except InputError as error:
-                return f"{name!r}: {error}"
-    return ""
+                return {name: str(error)}
+    return {}
 
 
-def _closest(root: Path) -> str:
-    """The layout that lacks least and what that is, if anything of any is there."""
-    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
-    found = []
-    for name, layout in LAYOUTS.items():
-        for folder in folders if layout.nested else folders[:1]:
-            there = [need for need in layout.needs if files.has(folder, (need,))]
-            missing = [need for need in layout.needs if need not in there]
-            if there and missing:
-                lacks = f"{folder} has {', '.join(there)}, but no {', '.join(missing)}"
-                found.append((len(missing), f"{name!r}: {lacks}"))
-    return min(found, key=lambda one: one[0])[1] if found else ""
+def _closest(root: Path, enough: int) -> dict[str, str]:
+    """The layouts of which most is there, at least so much, and what they lack.
+
+    What lacks the same as the closest one is as close: the rest of that may be there by chance.
+    Where only images are, those layouts whose needs name none.
+    """
+    found = {
+        name: one
+        for name, layout in LAYOUTS.items()
+        if (one := layout.compared(root)).missing and (one.there or _holds_images(root, layout))
+    }
+    best = min(found.values(), key=lambda one: one.rank, default=None)
+    if best is None or len(best.there) < enough:
+        return {}
+    return {
+        name: str(one)
+        for name, one in found.items()
+        if one.rank == best.rank or one.missing == best.missing
+    }
+
+
+def _holds_images(root: Path, layout: Layout) -> bool:
+    found = root.glob(layout.images) if layout.images else ()
+    return any(path.suffix.lower() in files.IMAGES for path in found)

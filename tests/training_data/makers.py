@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 from pathlib import Path
 
 import cv2
@@ -168,7 +169,44 @@ def plain(root: Path, sample: Sample, name: str = "made") -> None:
         (root / "classes.yaml").write_text("classes: {0: background, 1: tumour, 2: other}\n")
 
 
+def consep_png(root: Path, sample: Sample) -> None:
+    """The types of the sample as 3 and 7 of the seven."""
+    for split in ("train", "val"):
+        seven = np.array([0, 3, 7], np.uint8)[sample.types]
+        plain(root / split, dataclasses.replace(sample, types=seven), f"{split}_1")
+        (root / split / "classes.yaml").unlink()
+    (root / "classes.yaml").write_text("to_consep4: {1: 4, 2: 1, 3: 2, 4: 2, 5: 3, 6: 3, 7: 3}\n")
+
+
+def cellvitpp(root: Path, sample: Sample) -> None:
+    """One image to learn from and one to test on."""
+    for split in ("train", "test"):
+        png(root / split / "images" / f"{split}_1.png", sample.image)
+        (root / split / "labels").mkdir()
+        maps = {"inst_map": sample.instances, "type_map": sample.types.astype(np.int32)}
+        np.save(root / split / "labels" / f"{split}_1.npy", maps)
+    (root / "label_map.yaml").write_text("1: tumour\n2: other\n")
+
+
+def qupath(root: Path, sample: Sample) -> None:
+    """An annotation of every nucleus."""
+    features = []
+    for i, points in outlines(sample).items():
+        label = {"name": ("lymphocyte", "tumour")[type_of(sample, i) - 1]}
+        ring = [*points.tolist(), points[0].tolist()]
+        features.append(
+            {
+                "type": "Feature",
+                "geometry": {"type": "Polygon", "coordinates": [ring]},
+                "properties": {"objectType": "annotation", "classification": label},
+            }
+        )
+    png(root / "made.png", sample.image)
+    (root / "made.geojson").write_text(json.dumps(features))
+
+
 MAKERS = {m.__name__: m for m in (monuseg, monusac, consep, lizard, pannuke, cellvit, plain)}
+MAKERS |= {"consep-png": consep_png, "cellvit++": cellvitpp, "qupath": qupath}
 
 
 def made(name: str, root: Path, **size: int) -> Sample:

@@ -9,6 +9,7 @@ from cellvit_jax.errors import InputError
 from tests.training_data.fields import aligned, field
 
 PROBABILITIES = [f.name for f in dataclasses.fields(Augmentation) if f.default == 0.0]
+UNPUBLISHED = {"zoom_range", "stain_strength", "colour_strength"}  # the bundled network's
 MOVING = {"zoom", "turn", "flip_horizontally", "flip_vertically", "crop", "elastic"}
 
 
@@ -16,8 +17,8 @@ def augmented(augmentation: Augmentation, seed: int = 0, tile: int = 64, typed: 
     return augmentation(field(typed=typed), tile, np.random.default_rng(seed))
 
 
-def always(*names: str) -> Augmentation:
-    return Augmentation(**dict.fromkeys(names, 1.0))
+def always(*names: str, **strengths) -> Augmentation:
+    return Augmentation(**dict.fromkeys(names, 1.0), **strengths)
 
 
 @pytest.mark.parametrize("name", PROBABILITIES)
@@ -77,6 +78,51 @@ def test_the_published_probabilities():
         "crop": 0.1,
         "elastic": 0.2,
     }
+
+
+def test_the_published_strengths():
+    published = dataclasses.asdict(Augmentation.published())
+    given = {n: published[n] for n in published if n not in {*PROBABILITIES, *UNPUBLISHED}}
+    assert given == {
+        "downscale_factor": 0.5,
+        "blur_size": 10,
+        "noise_variance": 50,
+        "jitter_amounts": (0.25, 0.25, 0.1, 0.05),
+        "superpixel_count": 200,
+        "superpixel_share": 0.1,
+        "zoom_blur_factor": 1.05,
+        "crop_smallest": 0.5,
+        "elastic_sigma": 25,
+        "elastic_alpha": 0.5,
+        "elastic_affine": 15,
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "strength", "other"),
+    [
+        ("zoom", "zoom_range", (0.5, 0.6)),
+        ("stain", "stain_strength", 0.1),
+        ("colour", "colour_strength", 0.1),
+        ("downscale", "downscale_factor", 0.25),
+        ("blur", "blur_size", 40),
+        ("noise", "noise_variance", 500),
+        ("jitter", "jitter_amounts", (0.0, 0.25, 0.1, 0.05)),
+        ("jitter", "jitter_amounts", (0.25, 0.0, 0.1, 0.05)),
+        ("jitter", "jitter_amounts", (0.25, 0.25, 0.0, 0.05)),
+        ("jitter", "jitter_amounts", (0.25, 0.25, 0.1, 0.0)),
+        ("superpixels", "superpixel_count", 20),
+        ("superpixels", "superpixel_share", 0.9),
+        ("zoom_blur", "zoom_blur_factor", 1.5),
+        ("crop", "crop_smallest", 0.9),
+        ("elastic", "elastic_sigma", 2),
+        ("elastic", "elastic_alpha", 50),
+        ("elastic", "elastic_affine", 2),
+    ],
+)
+def test_every_strength_reaches_its_change(change, strength, other):
+    usual, changed = (augmented(a) for a in (always(change), always(change, **{strength: other})))
+    assert (usual.image != changed.image).any()
 
 
 def test_what_is_no_probability_is_refused():

@@ -33,9 +33,12 @@ SPLITS = {
     "pannuke": ["fold1", "fold2", "fold3"],
     "cellvit": ["fold0"],
     "plain": ["all"],
+    "consep-png": ["train", "val"],
+    "cellvit++": ["test", "train"],
+    "qupath": ["all"],
 }
 # class ids of the made types 1 and 2
-IDS = {"consep": [0, 2, 3], "monuseg": None}
+IDS = {"consep": [0, 2, 3], "consep-png": [0, 2, 3], "monuseg": None}
 
 
 @pytest.fixture(params=MAKERS)
@@ -193,6 +196,21 @@ def broken_cellvit(root):
     np.save(root / "fold0" / "labels" / "0_0.npy", {"inst_map": np.zeros((96, 128), int)})
 
 
+def image_without_label(root):
+    made("cellvit", root)
+    png(root / "fold0" / "images" / "0_1.png", field().image)
+
+
+def outlines_without_image(root):
+    made("monuseg", root)
+    aperio(root / "Annotations" / "TCGA-2.xml", {})
+
+
+def foreign_pannuke(root):
+    made("pannuke", root)
+    np.save(root / "Fold 2" / "images" / "fold2" / "types.npy", np.array(["Breast", "Brain"]))
+
+
 def broken_lizard(root):
     made("lizard", root)
     next(root.rglob("consep_1.png")).unlink()
@@ -254,6 +272,9 @@ def colour_mask(root):
         (foreign_mats("consep"), "'consep': .*lacks type_map; it holds inst_map, kinds"),
         (foreign_mats("lizard"), "'lizard': .*lacks id, class; it holds inst_map, kinds"),
         (broken_cellvit, r"0_0\.npy has no type_map, it holds inst_map"),
+        (image_without_label, r"0_1\.npy is missing, as are 0 more of 2"),
+        (outlines_without_image, r"TCGA-2\.xml has no image of the same name in "),
+        (foreign_pannuke, r"types\.npy has a tissue 'Brain' that PanNuke has not"),
         (broken_lizard, r"consep_1\.mat has no image"),
         (broken_consep, r"\(8, 8\)"),
         (unknown_tissue, "Brain"),

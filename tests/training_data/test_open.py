@@ -1,12 +1,15 @@
+import dataclasses
 import re
 
 import numpy as np
 import pytest
 
-from cellvit_jax.data import open_dataset, open_splits
+from cellvit_jax.card import PANNUKE_TISSUES
+from cellvit_jax.data import Dataset, open_dataset, open_splits, write
 from cellvit_jax.data.open import LAYOUTS, find_layout, is_annotated
 from cellvit_jax.errors import InputError
 from tests.shared import shared
+from tests.training_data.fields import COLORS
 from tests.training_data.makers import aperio, field, made, outlines, plain, png
 
 
@@ -121,3 +124,43 @@ def test_an_opened_set_feeds_the_pipeline(tmp_path):
     tissues = {dataset.tissues.index(name) for name in ("Breast", "Bile-duct")}
     assert set(batch["tissue"].tolist()) <= tissues
     assert batch["typed"].all()
+
+
+@pytest.fixture(scope="module", params=["plain", "cellvit"])
+def corpus(request, tmp_path_factory):
+    """The path of a field of 512×512 and one of 256×256, in two tissues, as the layout has them."""
+    fields = [
+        dataclasses.replace(field(side, side), name=f"f{side}", tissue=i)
+        for i, side in enumerate((512, 256))
+    ]
+    path = tmp_path_factory.mktemp("corpus") / request.param
+    made_of = Dataset("corpus", fields, ("a", "b"), PANNUKE_TISSUES)
+    {"plain": write.write_plain, "cellvit": write.write_cellvit}[request.param](
+        {"all": made_of}, path
+    )
+    return path
+
+
+@pytest.mark.parametrize("tile", [256, 512])
+def test_tiles_of_256_and_512_are_drawn_from_fields_of_both_sizes(corpus, tile):
+    pytest.importorskip("grain")
+    from cellvit_jax.data.augment import Augmentation
+    from cellvit_jax.data.pipeline import RandomTile, batches
+    from cellvit_jax.data.sampling import Sampling
+
+    dataset = open_dataset(corpus)
+    assert find_layout(corpus) == corpus.name
+    small, large = dataset.samples
+    weights = Sampling.published().weights(dataset)
+    tiles = RandomTile(dataset.samples, weights, tile, Augmentation.none())
+    stream = batches(tiles, 6, seed=0)
+    batch = next(stream)
+    stream.close()
+    assert {batch[name].shape[:3] for name in ("image", "hv", "types")} == {(6, tile, tile)}
+    assert set(batch["tissue"].tolist()) == {small.tissue, large.tissue}
+    np.testing.assert_array_equal(COLORS[batch["types"]], batch["image"])
+    drawn = [small if tissue == small.tissue else large for tissue in batch["tissue"]]
+    for image, whole in zip(batch["image"], drawn, strict=True):
+        side = len(whole.image)  # beyond a field smaller than the tile lies its mirror image
+        if side <= tile:
+            np.testing.assert_array_equal(image[:side, :side], whole.image)

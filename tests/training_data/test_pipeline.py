@@ -1,15 +1,17 @@
 import dataclasses
 from itertools import islice
 
+import cv2
 import numpy as np
 import pytest
 
-from tests.training_data.fields import field
+from tests.training_data.fields import aligned, field
 
 pytest.importorskip("grain")
 
 from orbax.checkpoint import v1 as ocp
 
+from cellvit_jax.data import Sample
 from cellvit_jax.data.augment import Augmentation
 from cellvit_jax.data.pipeline import EveryTile, RandomTile, batches, encode, validation_batches
 from cellvit_jax.data.targets import hv_map, regression_map
@@ -114,6 +116,23 @@ def test_targets_are_made_of_the_sample():
     np.testing.assert_array_equal(encoded["types"], sample.types)
     assert (encoded["typed"], encoded["tissue"]) == (1, 3)
     assert encode(field(typed=False))["typed"] == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_targets_are_made_after_a_tile_was_cropped_and_warped(seed):
+    def drawn(augmentation: Augmentation) -> dict[str, np.ndarray]:
+        only = {"samples": [field()], "weights": np.ones(1)}
+        maker = tiles(tile=64, augmentation=augmentation, regression=True, **only)
+        return maker.random_map(None, np.random.default_rng(seed))
+
+    moved, still = drawn(Augmentation(crop=1.0, elastic=1.0)), drawn(Augmentation.none())
+    assert (moved["nuclei"] != still["nuclei"]).mean() > 0.05
+    # the discs of the field touch nowhere
+    _, instances = cv2.connectedComponents(moved["nuclei"].astype(np.uint8), connectivity=8)
+    assert instances.max() > 1
+    assert aligned(Sample("moved", moved["image"], instances, moved["types"])) > 0.9
+    np.testing.assert_array_equal(moved["hv"], hv_map(instances))
+    np.testing.assert_array_equal(moved["regression"], regression_map(instances))
 
 
 def test_validation_covers_every_pixel_in_order_with_one_shape():

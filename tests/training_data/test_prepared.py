@@ -17,12 +17,10 @@ from tests.training_data.makers import MAKERS, field, made
 from tests.training_data.same import assert_same
 
 
-@pytest.mark.parametrize("kind", MAKERS)
-def test_prepared_data_is_the_same_data(kind, tmp_path):
-    made(kind, tmp_path / "source")
-    before = open_splits(tmp_path / "source")
-    prepared.write(before, tmp_path / "prepared")
-    after = open_splits(tmp_path / "prepared")
+def assert_prepared_is_the_same(source, target) -> None:
+    before = open_splits(source)
+    prepared.write(before, target)
+    after = open_splits(target)
     assert list(after) == [split.replace("all", "train") for split in before]
     for part, again in zip(before.values(), after.values(), strict=True):
         for a, b in zip(part.samples, again.samples, strict=True):
@@ -30,6 +28,16 @@ def test_prepared_data_is_the_same_data(kind, tmp_path):
             assert a.name == b.name
         empty = {"samples": ()}
         assert dataclasses.replace(part, **empty) == dataclasses.replace(again, **empty)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_prepared_data_is_the_same_data(kind, tmp_path):
+    made(kind, tmp_path / "source")
+    assert_prepared_is_the_same(tmp_path / "source", tmp_path / "prepared")
+
+
+def test_original_files_of_cellvitpp_and_their_folds_are_prepared(tmp_path):
+    assert_prepared_is_the_same(DATA / "cellvitpp" / "segmentation", tmp_path / "prepared")
 
 
 def test_a_prepared_folder_is_trained_on(tmp_path):
