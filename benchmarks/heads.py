@@ -2,10 +2,11 @@
 
     python benchmarks/heads.py --data FOLDER [--model DIR]
 
-FOLDER is annotated, with the splits train and val, such as CoNSeP. An uncached epoch finds the
-cells of all training fields and then trains; a cached one trains. Both are timed in one run, the
-first once, since it is long. What a whole training takes from the cache on the disk, and what
-the head and the network's own types score on the same validation cells, is printed as well.
+FOLDER is annotated, with a split train and perhaps others, such as CoNSeP or CellViT++'s folders.
+An uncached epoch finds the cells of all training fields and then trains; a cached one trains. Both
+are timed in one run, the first once, since it is long. What a whole training takes from the cache
+on the disk, and what the head and the network's own types score on the same validation cells, is
+printed as well.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def main(data: Path, model: str) -> None:
         network = time.perf_counter() - begun
         epochs = _epochs(cells)
         cached = statistics.median(epochs)
-        gather(splits["val"], "val", detector)
+        for name, part in splits.items():
+            gather(part, name, detector)
         begun = time.perf_counter()
         _, report = tasks.trained(splits, detector, Recipe())
         whole = time.perf_counter() - begun

@@ -1,10 +1,12 @@
 """Peak memory of a whole slide by the number of its cells, with a network that costs nothing.
 
     python benchmarks/slide_memory.py [--cells 200000 2000000] [--figure docs/images/memory.png]
+    python benchmarks/slide_memory.py --embed
 
 Each slide in a process of its own, since a process' peak never falls. Beside the peak stands what
 of it there was before the first tile: the interpreter, the libraries. The figure has the PyTorch
 original beside it, as its users report: 63 GB at 0.9 million cells, more than 128 at 2 million.
+With `--embed` a vector of 384 numbers is kept for each cell, in Parquet and AnnData.
 """
 
 from __future__ import annotations
@@ -26,14 +28,15 @@ def main(
     cells: tuple[int, ...] = (20_000, 200_000, 2_000_000),
     figure: Path | None = None,
     alone: int | None = None,
+    embed: bool = False,
 ) -> None:
     """Print the peaks, and their ratio to that of the slide before; draw them."""
     if alone is not None:
-        print(json.dumps(measure(alone)))
+        print(json.dumps(measure(alone, embed)))
         return
     all_found: list[dict[str, float]] = []
     for count in cells:
-        command = [sys.executable, __file__, "--alone", str(count)]
+        command = [sys.executable, __file__, "--alone", str(count), *["--embed"] * embed]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         all_found.append(json.loads(done.stdout.splitlines()[-1]))
         print(line(*all_found[-2:]), flush=True)
@@ -79,10 +82,11 @@ def draw(all_found: list[dict[str, float]], path: Path) -> None:
     plt.savefig(path, dpi=130)
 
 
-def measure(count: int) -> dict[str, float]:
+def measure(count: int, embed: bool) -> dict[str, float]:
     """One slide of about `count` cells."""
     from slides import RecordedNetwork, make_slide, recorded
 
+    from cellvit_jax.inference.embed import EmbedOptions
     from cellvit_jax.inference.progress import watch
     from cellvit_jax.inference.report import peak_rss
     from cellvit_jax.inference.slide_job import Options, segment_slide
@@ -91,8 +95,10 @@ def measure(count: int) -> dict[str, float]:
     side = int(np.ceil(np.sqrt(count / PER_TILE)))
     with tempfile.TemporaryDirectory() as folder:
         slide = open_slide(make_slide(Path(folder) / "slide.tif", side, side))
-        network, before = RecordedNetwork(recorded()), peak_rss()
+        network, before = RecordedNetwork(recorded(), tokens=embed), peak_rss()
         options = Options(export=("parquet", "geojson"), tissue="none")
+        if embed:
+            options = EmbedOptions(export=("parquet", "h5ad"), tissue="none", tokens=True)
         report = segment_slide(slide, Path(folder) / "out", network, options, {}, watch(quiet=True))
     return {
         "cells": report.cells.total(),

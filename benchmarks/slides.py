@@ -16,6 +16,7 @@ from cellvit_jax.cells import edges
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 TILE, CORE = 1024, 768
+PATCH, WIDTH = 16, 384  # of tokens
 CARD = ModelCard(cell_classes("Neoplastic", "Inflammatory", "Connective", "Dead", "Epithelial"))
 
 
@@ -29,9 +30,9 @@ def recorded(name: str = "nucls-1024") -> list[np.ndarray]:
 class RecordedNetwork:
     """Stands where a `Predictor` stands, and answers every tile with the same recorded maps."""
 
-    def __init__(self, maps: list[np.ndarray]):
+    def __init__(self, maps: list[np.ndarray], *, tokens: bool = False):
         self.card, self.batch_size, self.busy = CARD, 4, 0.0
-        self.head, self.tokens = None, False
+        self.head, self.tokens = None, tokens
         binary, hv, types = maps
         classes = np.arange(len(CARD.classes))
         self.maps = {
@@ -40,6 +41,10 @@ class RecordedNetwork:
             "types": types,
             "probabilities": 255 * (types[..., None] == classes).astype(np.uint8),
         }
+        if tokens:
+            side = TILE // PATCH
+            grid = np.random.default_rng(0).standard_normal((side, side, WIDTH), np.float32)
+            self.maps["tokens"] = grid
 
     def __call__(self, tiles: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         """The maps, once a tile, each time as new arrays, as from a device."""
