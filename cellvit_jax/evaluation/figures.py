@@ -67,8 +67,8 @@ def _groups(evaluation: Evaluation) -> list[tuple[str, Any, Any]]:
 def worst(evaluation: Evaluation, count: int = WORST) -> list[int]:
     """The images of least bPQ, by index, worst first; those without any nucleus are left out."""
     scores = [image.overall.quality["bpq"] for image in evaluation.images]
-    ranked = sorted(range(len(scores)), key=lambda i: scores[i])
-    return [i for i in ranked if not math.isnan(scores[i])][:count]
+    defined = [i for i, score in enumerate(scores) if not math.isnan(score)]
+    return sorted(defined, key=lambda i: scores[i])[:count]
 
 
 def write_worst(shown: Sequence[Shown], class_names: dict[int, str], path: Path) -> None:
