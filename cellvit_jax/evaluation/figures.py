@@ -72,14 +72,19 @@ def worst(evaluation: Evaluation, count: int = WORST) -> list[int]:
 
 
 def write_worst(shown: Sequence[Shown], class_names: dict[int, str], path: Path) -> None:
-    """Captions, fields and predictions, truth to the left: outlines in their classes' colours."""
+    """Captions, fields and predictions, truth to the left: outlines in their classes' colours.
+
+    Without names of classes all outlines are of one colour.
+    """
     panels, counts = [], Counter[int]()
     for caption, sample, found in shown:
-        types = sample.types if class_names else None
-        truth = {} if types is None else types_of(sample.instances, types)
+        truth: dict[int, int] = {}
+        if class_names and sample.types is not None:
+            truth = types_of(sample.instances, sample.types)
+        predicted = dict(found.types) if class_names else {}
         counts.update(truth.values())
         panels.append(_panel(f"{caption} · annotated", sample.image, sample.instances, truth))
-        panels.append(_panel("predicted", sample.image, found.instances, dict(found.types)))
+        panels.append(_panel("predicted", sample.image, found.instances, predicted))
     entries = [legend.Entry(name, _colour(i), counts[i]) for i, name in class_names.items()]
     contact_sheet.write(panels, entries, path)
 
