@@ -35,6 +35,11 @@ def check_installed() -> None:
 
 def write_bars(evaluation: Evaluation, path: Path) -> None:
     """Pooled figures of every class, or of all nuclei where there are none, with intervals."""
+    with atomic_open(path) as file:
+        _bars(evaluation).savefig(file, format="png", dpi=144)
+
+
+def _bars(evaluation: Evaluation) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -44,15 +49,14 @@ def write_bars(evaluation: Evaluation, path: Path) -> None:
     axes = figure.subplots()
     for k, (key, label) in enumerate(BARS.items()):
         values = np.array([figures[key] for _, figures, _ in groups])
-        bounds = np.array([intervals[key] for _, _, intervals in groups]).T
-        error = np.nan_to_num(np.maximum(np.abs(bounds - values), 0))
+        low, high = np.array([intervals[key] for _, _, intervals in groups]).T
+        error = np.nan_to_num(np.maximum([values - low, high - values], 0))
         places = np.arange(len(groups)) + (k - 1.5) * 0.2
         axes.bar(places, np.nan_to_num(values), 0.18, yerr=error, label=label, capsize=2)
     axes.set_xticks(range(len(groups)), [name for name, _, _ in groups])
     axes.set(ylim=(0, 1), ylabel="pooled over all images, 95 % interval")
     axes.legend(ncols=len(BARS), loc="upper center", bbox_to_anchor=(0.5, 1.15), frameon=False)
-    with atomic_open(path) as file:
-        figure.savefig(file, format="png", dpi=144)
+    return figure
 
 
 def _groups(evaluation: Evaluation) -> list[tuple[str, Any, Any]]:

@@ -11,6 +11,7 @@ from cellvit_jax.evaluation.jobs import Prediction
 from cellvit_jax.evaluation.scores import Case
 from cellvit_jax.evaluation.summary import evaluate
 from cellvit_jax.exports.contact_sheet import CAPTION, GAP, PANEL
+from tests.evaluation.cases import NAMES, made
 
 
 def square(column: int | None) -> np.ndarray:
@@ -29,6 +30,28 @@ def test_the_worst_images_come_first_and_those_without_a_figure_never():
     worst = ["missed", "lost", "far", "near", "right"]
     assert [names[i] for i in figures.worst(evaluation)] == worst
     assert [names[i] for i in figures.worst(evaluation, 3)] == worst[:3]
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_bars_are_as_high_as_their_figures_and_whiskers_as_long_as_their_intervals(typed):
+    pytest.importorskip("matplotlib")
+    evaluation = evaluate([made(seed) for seed in range(3)], NAMES if typed else {})
+    (axes,) = figures._bars(evaluation).axes
+    names = [*NAMES.values()] if typed else ["nuclei"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == names
+    groups = [group for group in axes.containers if hasattr(group, "patches")]
+    assert [group.get_label() for group in groups] == ["PQ", "DQ", "SQ", "F1"]
+    for key, group in zip(("pq", "dq", "sq", "f1"), groups, strict=True):
+        whiskers = group.errorbar.lines[2][0].get_segments()
+        for place, (name, bar, whisker) in enumerate(zip(names, group, whiskers, strict=True)):
+            key = key if typed or key != "pq" else "bpq"
+            parts = evaluation.figures, evaluation.intervals
+            value, ends = (
+                (tree["classes"][name] if typed else tree)["pooled"][key] for tree in parts
+            )
+            assert bar.get_x() + bar.get_width() / 2 == pytest.approx(place, abs=0.4)
+            assert bar.get_height() == pytest.approx(np.nan_to_num(value))
+            assert whisker[:, 1] == pytest.approx(np.nan_to_num(ends))
 
 
 @pytest.mark.parametrize(
