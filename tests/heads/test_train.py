@@ -11,6 +11,7 @@ import cellvit_jax as cj
 from cellvit_convert.cli import main as convert
 from cellvit_jax.data.open import open_splits
 from cellvit_jax.errors import InputError
+from cellvit_jax.data import Dataset, Sample
 from cellvit_jax.heads import tasks
 from cellvit_jax.heads.detect import Detector
 from cellvit_jax.heads.fit import Recipe
@@ -154,6 +155,22 @@ def test_damaged_files_of_the_cache_are_made_anew(model, cache, tmp_path):
 def test_one_class_is_not_enough(model, cache):
     data = open_splits(CLICKS)["train"]
     one = dataclasses.replace(data.samples[0], points=data.samples[0].points[:1])
+def test_networks_share_a_folder_and_look_once_however_often_annotations_change(model, tmp_path):
+    other = cj.load("cellvit-tiny-consep")
+    other.heads["hv_map"].bias[...] += 1e-3
+    detectors = [Detector(one, tmp_path) for one in (model, other)]
+    pixels = np.full((64, 64, 3), 240, np.uint8)
+    assert len({detector.key(pixels, 0.25) for detector in detectors}) == 2
+    for clicks in ([(9, 9, 1)], [(20, 20, 2), (30, 30, 1)]):
+        empty = np.zeros((64, 64), np.int32)
+        sample = Sample("blank", pixels, empty, None, points=np.float32(clicks))
+        data = Dataset("clicks", [sample], ("A", "B"), outlined=False)
+        for detector in detectors:
+            assert gather(data, "all", detector).annotated.sum() == len(clicks)
+    assert [detector.runs for detector in detectors] == [1, 1]
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+
+
     with pytest.raises(InputError, match="two classes or more"):
         tasks.trained(
             {"all": dataclasses.replace(data, samples=[one])}, Detector(model, cache), Recipe()
