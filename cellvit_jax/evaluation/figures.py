@@ -35,6 +35,11 @@ def check_installed() -> None:
 
 def write_bars(evaluation: Evaluation, path: Path) -> None:
     """Pooled figures of every class, or of all nuclei where there are none, with intervals."""
+    with atomic_open(path) as file:
+        _bars(evaluation).savefig(file, format="png", dpi=144)
+
+
+def _bars(evaluation: Evaluation) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -44,15 +49,14 @@ def write_bars(evaluation: Evaluation, path: Path) -> None:
     axes = figure.subplots()
     for k, (key, label) in enumerate(BARS.items()):
         values = np.array([figures[key] for _, figures, _ in groups])
-        bounds = np.array([intervals[key] for _, _, intervals in groups]).T
-        error = np.nan_to_num(np.maximum(np.abs(bounds - values), 0))
+        low, high = np.array([intervals[key] for _, _, intervals in groups]).T
+        error = np.nan_to_num(np.maximum([values - low, high - values], 0))
         places = np.arange(len(groups)) + (k - 1.5) * 0.2
         axes.bar(places, np.nan_to_num(values), 0.18, yerr=error, label=label, capsize=2)
     axes.set_xticks(range(len(groups)), [name for name, _, _ in groups])
     axes.set(ylim=(0, 1), ylabel="pooled over all images, 95 % interval")
     axes.legend(ncols=len(BARS), loc="upper center", bbox_to_anchor=(0.5, 1.15), frameon=False)
-    with atomic_open(path) as file:
-        figure.savefig(file, format="png", dpi=144)
+    return figure
 
 
 def _groups(evaluation: Evaluation) -> list[tuple[str, Any, Any]]:
@@ -67,19 +71,24 @@ def _groups(evaluation: Evaluation) -> list[tuple[str, Any, Any]]:
 def worst(evaluation: Evaluation, count: int = WORST) -> list[int]:
     """The images of least bPQ, by index, worst first; those without any nucleus are left out."""
     scores = [image.overall.quality["bpq"] for image in evaluation.images]
-    ranked = sorted(range(len(scores)), key=lambda i: scores[i])
-    return [i for i in ranked if not math.isnan(scores[i])][:count]
+    defined = [i for i, score in enumerate(scores) if not math.isnan(score)]
+    return sorted(defined, key=lambda i: scores[i])[:count]
 
 
 def write_worst(shown: Sequence[Shown], class_names: dict[int, str], path: Path) -> None:
-    """Captions, fields and predictions, truth to the left: outlines in their classes' colours."""
+    """Captions, fields and predictions, truth to the left: outlines in their classes' colours.
+
+    Without names of classes all outlines are of one colour.
+    """
     panels, counts = [], Counter[int]()
     for caption, sample, found in shown:
-        types = sample.types if class_names else None
-        truth = {} if types is None else types_of(sample.instances, types)
+        truth: dict[int, int] = {}
+        if class_names and sample.types is not None:
+            truth = types_of(sample.instances, sample.types)
+        predicted = dict(found.types) if class_names else {}
         counts.update(truth.values())
         panels.append(_panel(f"{caption} · annotated", sample.image, sample.instances, truth))
-        panels.append(_panel("predicted", sample.image, found.instances, dict(found.types)))
+        panels.append(_panel("predicted", sample.image, found.instances, predicted))
     entries = [legend.Entry(name, _colour(i), counts[i]) for i, name in class_names.items()]
     contact_sheet.write(panels, entries, path)
 

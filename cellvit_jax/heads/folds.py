@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from cellvit_jax.data.open import VALIDATION
@@ -25,7 +27,8 @@ def held_out(cells: Labelled, seed: int) -> tuple[Labelled, Labelled]:
     """The cells in two parts, a fifth of them in the second.
 
     Whole fields where there are five or more: of some draws the one that divides the classes best.
-    Else cells of each class; one that is the only of its class stays in the first part.
+    Else cells of each class; one that is the only of its class stays in the first part. Annotated
+    cells that were not found count there, too.
     """
     rng = np.random.default_rng(seed)
     fields = np.unique(cells.fields)
@@ -35,7 +38,8 @@ def held_out(cells: Labelled, seed: int) -> tuple[Labelled, Labelled]:
         size = max(1, round(SHARE * len(fields)))
         draws = (np.isin(cells.fields, rng.permutation(fields)[:size]) for _ in range(DRAWS))
         chosen = min(draws, key=lambda part: _imbalance(cells, part))
-    return cells.take(~chosen), cells.take(chosen)
+    rest, held = cells.take(~chosen), cells.take(chosen)
+    return dataclasses.replace(rest, annotated=cells.annotated - held.annotated), held
 
 
 def _stratified(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

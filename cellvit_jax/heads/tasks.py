@@ -26,7 +26,7 @@ from cellvit_jax.heads import report as reports
 from cellvit_jax.heads.detect import Detector
 from cellvit_jax.heads.fit import Fitted, Recipe, fit
 from cellvit_jax.heads.pairs import Labelled, gather, joined
-from cellvit_jax.heads.scores import scores
+from cellvit_jax.heads.scores import mean, scores
 from cellvit_jax.inference.classify import probabilities
 from cellvit_jax.inference.progress import watch
 from cellvit_jax.models import CellClassifier, CellViT
@@ -158,18 +158,26 @@ def predicted(head: CellClassifier, cells: Labelled) -> np.ndarray:
 def own_scores(cells: Labelled, card: ModelCard, classes: Sequence[str]) -> dict[str, Any] | None:
     """Scores of the types that the network itself gave, if it knows all the classes by name.
 
-    They are decisions: what needs probabilities is undefined.
+    They are decisions: what needs probabilities is undefined. A cell to which it gave a type that
+    is none of the classes counts as wrong, and is in no column of the confusion.
     """
     ids = {c.name.lower(): i for i, c in enumerate(card.classes)}
     if not all(name.lower() in ids for name in classes):
         return None
-    wanted = np.array([ids[name.lower()] for name in classes])
-    chosen = (cells.own[:, None] == wanted).astype(np.float32)
-    found = scores(cells.labels, chosen)
-    unknown = [float("nan")] * len(classes)
-    found |= {"auroc": float("nan"), "ap": float("nan")}
-    found["per_class"] |= {"auroc": unknown, "ap": unknown}
-    return found | {"calibration": {"ece": float("nan"), "bins": []}}
+    wanted, count = np.array([ids[name.lower()] for name in classes]), len(classes)
+    chosen = cells.own[:, None] == wanted
+    with_others = np.column_stack([chosen, ~chosen.any(1)])
+    found = scores(cells.labels, with_others.astype(np.float32))
+    unknown = [float("nan")] * count
+    f1, sizes = (found["per_class"][key][:count] for key in ("f1", "count"))
+    return found | {
+        "auroc": float("nan"),
+        "ap": float("nan"),
+        "f1": mean(f1),
+        "per_class": {"auroc": unknown, "ap": unknown, "f1": f1, "count": sizes},
+        "confusion": [row[:count] for row in found["confusion"][:count]],
+        "calibration": {"ece": float("nan"), "bins": []},
+    }
 
 
 def _check(cells: Labelled, classes: Sequence[str]) -> None:

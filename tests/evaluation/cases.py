@@ -1,7 +1,11 @@
 """Recorded pairs of instance maps as cases, and made ones."""
 
+import dataclasses
 import json
 import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -45,3 +49,26 @@ def made(seed, tissue=None, side=48):
         if rng.random() < 0.7:
             pred[found], pred_types[i] = i, kind if rng.random() < 0.8 else 1
     return Case(f"made{seed}", true, pred, types.astype(np.uint8), pred_types, tissue)
+
+
+@dataclasses.dataclass(frozen=True)
+class Late(Mapping):
+    """Types that nobody gets before a file is there."""
+
+    types: dict[int, int]
+    gate: Path
+    patience: float = 20.0  # seconds
+
+    def __getitem__(self, key: int) -> int:
+        return self.types[key]
+
+    def __len__(self) -> int:
+        return len(self.types)
+
+    def __iter__(self) -> Iterator[int]:
+        end = time.monotonic() + self.patience
+        while not self.gate.exists():
+            if time.monotonic() > end:
+                raise TimeoutError(f"{self.gate.name} never came")
+            time.sleep(0.001)
+        return iter(self.types)

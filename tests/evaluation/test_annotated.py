@@ -10,6 +10,7 @@ from cellvit_jax.evaluation import annotated
 from cellvit_jax.evaluation.annotated import measure, scoring_of, validate
 from cellvit_jax.evaluation.jobs import Maps, Prediction, resolve, score
 from cellvit_jax.evaluation.network import _see, segment_sample
+from tests.evaluation.cases import Late
 from tests.evaluation.fields import CARD, dataset, network
 
 RIGHT = {1: "Round", 2: "Long"}
@@ -24,14 +25,30 @@ def truth(samples, mpp):
         yield sample, Prediction(sample.instances, types, "Skin")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_perfect_prediction_scores_one(workers):
+def test_a_perfect_prediction_scores_one():
     data = dataset(4)
-    evaluation = measure(truth, data, scoring_of(data, RIGHT), workers=workers)
+    evaluation = measure(truth, data, scoring_of(data, RIGHT))
     for key in ("bpq", "mpq", "aji", "dice", "f1"):
         assert evaluation.image_mean[key] == pytest.approx(1, abs=1e-5)
     assert evaluation.image_mean["tissue_accuracy"] == 0.5
     assert [image.name for image in evaluation.images] == [s.name for s in data.samples]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_network_goes_on_while_a_field_is_scored(workers, tmp_path):
+    """Each field but the last can only be scored once the next one was asked for."""
+    data = dataset(4)
+
+    def find(samples, mpp):
+        for i, (sample, found) in enumerate(truth(samples, mpp)):
+            (tmp_path / f"{i - 1}").touch()
+            last = i + 1 == len(samples)
+            types = found.types if last else Late(dict(found.types), tmp_path / f"{i}")
+            yield sample, dataclasses.replace(found, types=types)
+
+    evaluation = measure(find, data, scoring_of(data, RIGHT), workers=workers)
+    assert [image.name for image in evaluation.images] == [s.name for s in data.samples]
+    assert evaluation.image_mean["mpq"] == pytest.approx(1, abs=1e-5)
 
 
 def test_workers_leave_jax_alone():

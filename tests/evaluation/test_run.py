@@ -2,6 +2,7 @@
 
 import json
 import re
+from concurrent.futures import ProcessPoolExecutor
 from importlib import util
 
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from cellvit_jax import checkpoint, metrics
 from cellvit_jax.card import PANNUKE_CLASSES, PANNUKE_TISSUES, ModelCard, cell_classes
 from cellvit_jax.data import open_dataset, open_splits
 from cellvit_jax.data.layouts import consep, monusac
+from cellvit_jax.evaluation import annotated, report
 from cellvit_jax.evaluation.annotated import validate
 from cellvit_jax.evaluation.jobs import Maps, resolve
 from cellvit_jax.evaluation.tta import EightViews
@@ -25,7 +27,12 @@ NAMES = {
     "monusac": cell_classes(*monusac.CLASSES),
     "consep": cell_classes(*consep.CLASSES),
 }
-MODELS = {"pannuke": 3, "monusac": 1, "consep": 1}
+# what the models in turn are tested on; MoNuSAC's data here are one part without a name of its own
+TESTED = {
+    "pannuke": ["PanNuke fold3", "PanNuke fold3", "PanNuke fold1"],
+    "monusac": ["MoNuSAC all"],
+    "consep": ["CoNSeP test"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +52,16 @@ def stored(layout, root):
     return root / "data"
 
 
-@pytest.mark.parametrize("protocol", list(MODELS))
+@pytest.mark.parametrize("protocol", list(TESTED))
 def test_a_protocol_is_one_command(call, models, tmp_path, protocol):
     data = stored(protocol, tmp_path)
     options = ["--workers", 0, "--quiet", "--protocol", protocol, "--data", data]
-    code, text, err = call("evaluate", "--model", *[models / protocol] * MODELS[protocol], *options)
+    shown = [models / protocol] * len(TESTED[protocol])
+    code, text, err = call("evaluate", "--model", *shown, *options)
     assert code == 0, err
     assert text.startswith(f"# {protocol}")
-    assert text.count("\n## ") == MODELS[protocol]
+    titles = re.findall("^## (.*)$", text, re.MULTILINE)
+    assert titles == [f"{models / protocol} on {part}" for part in TESTED[protocol]]
 
 
 def test_a_protocol_of_folds_needs_a_model_for_each(call, models, tmp_path):
@@ -87,13 +96,25 @@ def test_a_report_is_written_with_its_figures(call, models, tmp_path):
     assert "--overwrite" in err
 
 
-def test_the_command_prints_what_the_function_gives(call, models, tmp_path):
-    data = stored("consep", tmp_path)
-    split = next(iter(open_splits(data)))
-    evaluation = validate(checkpoint.load(models / "consep"), open_dataset(data, split))
-    options = ["--split", split, "--workers", 0, "--quiet"]
-    _, text, _ = call("evaluate", "--data", data, "--model", models / "consep", *options)
-    assert f"| bPQ | {evaluation.image_mean['bpq']:.3f} [" in text
+def test_the_command_prints_by_a_worker_process_what_the_function_gives_by_threads(
+    call, models, tmp_path, monkeypatch
+):
+    data, started = stored("consep", tmp_path), []
+
+    class Pool(ProcessPoolExecutor):
+        def __init__(self, workers, *args):
+            started.append(workers)
+            super().__init__(workers, *args)
+
+    monkeypatch.setattr(annotated, "ProcessPoolExecutor", Pool)
+    evaluation = validate(checkpoint.load(models / "consep"), open_dataset(data, "test"), workers=0)
+    assert not started
+    options = ["--data", data, "--split", "test", "--quiet"]
+    code, text, err = call("evaluate", "--model", models / "consep", *options)
+    assert code == 0, err
+    assert started == [1]  # by default one for every core but one, but no more than fields
+    assert evaluation.image_mean["bpq"] > 0
+    assert report.to_markdown(evaluation) in text
 
 
 def test_eight_views_are_averaged_where_they_are_asked_for(call, models, tmp_path):

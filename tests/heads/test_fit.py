@@ -51,6 +51,14 @@ def test_a_rare_class_weighs_as_much_as_a_frequent_one():
     assert class_weights(counts, False).tolist() == [1, 1, 0]
 
 
+@pytest.mark.parametrize("fields", [1, 6])
+def test_annotated_cells_that_were_not_found_stay_counted(fields):
+    cells = dataclasses.replace(clouds((20, 30), fields=fields), annotated=np.array([25, 31]))
+    train, val = held_out(cells, 0)
+    assert val.annotated.tolist() == val.counts.tolist()
+    assert (train.annotated + val.annotated).tolist() == [25, 31]
+
+
 def test_a_class_of_one_cell_and_one_of_none():
     train, val = held_out(clouds((30, 1, 0)), 0)
     assert train.counts.tolist() == [24, 1, 0]

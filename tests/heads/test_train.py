@@ -1,7 +1,9 @@
 """From annotated images to a head that `segment` takes."""
 
 import dataclasses
+import gzip
 import json
+import uuid
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 
 import cellvit_jax as cj
 from cellvit_convert.cli import main as convert
+from cellvit_jax.data import Dataset, Sample
 from cellvit_jax.data.open import open_splits
 from cellvit_jax.errors import InputError
 from cellvit_jax.heads import tasks
@@ -16,12 +19,13 @@ from cellvit_jax.heads.detect import Detector
 from cellvit_jax.heads.fit import Recipe
 from cellvit_jax.heads.pairs import gather
 from tests.shared import DATA, shared
+from tests.training_data.makers import outlines, type_of
 
 pytest.importorskip("optax")
 pytest.importorskip("matplotlib")
 # of the four classes, one has no cell in the one image of this set
 pytestmark = pytest.mark.filterwarnings("ignore:no cell of tumor_any:UserWarning")
-CLICKS = DATA / "cellvitpp" / "detection"
+CLICKS, OUTLINES = (DATA / "cellvitpp" / name for name in ("detection", "segmentation"))
 SHORT = ("--epochs", "3", "--hidden-dim", "8", "--quiet")
 
 
@@ -151,6 +155,22 @@ def test_damaged_files_of_the_cache_are_made_anew(model, cache, tmp_path):
     assert detector.key(pixels, 0.25) != detector.key(pixels[:, ::-1] - 1, 0.25)
 
 
+def test_networks_share_a_folder_and_look_once_however_often_annotations_change(model, tmp_path):
+    other = cj.load("cellvit-tiny-consep")
+    other.heads["hv_map"].bias[...] += 1e-3
+    detectors = [Detector(one, tmp_path) for one in (model, other)]
+    pixels = np.full((64, 64, 3), 240, np.uint8)
+    assert len({detector.key(pixels, 0.25) for detector in detectors}) == 2
+    for clicks in ([(9, 9, 1)], [(20, 20, 2), (30, 30, 1)]):
+        empty = np.zeros((64, 64), np.int32)
+        sample = Sample("blank", pixels, empty, None, points=np.float32(clicks))
+        data = Dataset("clicks", [sample], ("A", "B"), outlined=False)
+        for detector in detectors:
+            assert gather(data, "all", detector).annotated.sum() == len(clicks)
+    assert [detector.runs for detector in detectors] == [1, 1]
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+
+
 def test_one_class_is_not_enough(model, cache):
     data = open_splits(CLICKS)["train"]
     one = dataclasses.replace(data.samples[0], points=data.samples[0].points[:1])
@@ -158,6 +178,56 @@ def test_one_class_is_not_enough(model, cache):
         tasks.trained(
             {"all": dataclasses.replace(data, samples=[one])}, Detector(model, cache), Recipe()
         )
+
+
+def test_from_outlines_of_cellvitpp_of_which_some_are_not_found(call, tmp_path, cache):
+    given = ("--data", OUTLINES, "--out", tmp_path / "h", "--cache", cache, *SHORT)
+    code, _, errors = call("head", "train", *given)
+    assert code == 0, errors
+    report = json.loads((tmp_path / "h" / "report.json").read_text())
+    assert report["classes"] == ["Non-Tumor", "Tumor"]
+    assert report["annotated"] == [24, 14]  # of one image, which is learned from and validated on
+    assert 0 < sum(report["found"]) < 38
+    assert report["scores"]["validation"]["count"] == sum(report["found"]) / 2
+    page = (tmp_path / "h" / "report.md").read_text()
+    assert f"{sum(report['found'])} of 38 annotated cells were found" in page
+
+
+def feature(kind: str, ring: np.ndarray, name: str, **more) -> dict:
+    """An object as QuPath 0.5 exports it."""
+    geometry = {"type": "Polygon", "coordinates": [[*ring.tolist(), ring[0].tolist()]]}
+    properties = {"objectType": kind, "classification": {"name": name, "color": [200, 0, 0]}}
+    properties |= {"isLocked": True} if kind == "annotation" else {"measurements": {"Area": 9.5}}
+    head = {"type": "Feature", "id": str(uuid.uuid4()), "geometry": geometry}
+    return head | more | {"properties": properties}
+
+
+def test_from_a_compressed_export_of_qupath(call, tmp_path, cache, model):
+    """Nuclei are annotations, detections, and cells, whose outer outlines are not asked for."""
+    data = open_splits(OUTLINES)["train"]
+    (sample,) = data.samples
+    corners = np.array([(0, 0), (288, 0), (288, 260), (0, 260)])
+    features = [feature("annotation", corners, "Region*")]
+    for i, ring in outlines(sample).items():
+        name = data.classes[type_of(sample, i) - 1]
+        if kind := i % 3:
+            features.append(feature(("detection", "annotation")[kind - 1], ring, name))
+        else:
+            nucleus = feature("cell", ring, name)["geometry"]
+            around = ring + 40 * np.sign(ring - ring.mean(0))
+            features.append(feature("cell", around, name, nucleusGeometry=nucleus))
+    content = {"type": "FeatureCollection", "features": features}
+    path = tmp_path / "field.geojson.gz"
+    path.write_bytes(gzip.compress(json.dumps(content).encode()))
+    places = ("--data", next(OUTLINES.glob("train/images/*")), "--annotations", path)
+    given = ("--mpp", "0.25", "--out", tmp_path / "h", "--cache", cache, *SHORT)
+    code, _, errors = call("head", "train", *places, *given)
+    assert code == 0, errors
+    report = json.loads((tmp_path / "h" / "report.json").read_text())
+    known = gather(data, "train", Detector(model, cache))
+    assert report["classes"] == list(data.classes)
+    assert report["annotated"] == known.annotated.tolist() == [12, 7]
+    assert report["found"] == known.counts.tolist()
 
 
 @pytest.mark.filterwarnings("default:1 of 2 files:UserWarning")

@@ -123,8 +123,10 @@ def test_the_first_losses_equal_the_originals_in_float32(mode, original):
         _, metrics = step(state, next(batches(layout)))
     compare(metrics, row, 1e-5)
     # how sums of millions round depends on the processor: the record's own norm in float32 is off
-    # by 8e-6, ours by 1.5e-5 with AVX-512 and by 3.4e-5 with AVX2, which adds up in half as many
-    # parts, whoever computes kernels' gradients; in float64 the test below has it within 1e-8
+    # by 8e-6, ours by 3e-6 to 1.5e-5 with AVX-512 and by 3.4e-5 with AVX2, which adds up in half as
+    # many parts, whoever computes kernels' gradients. A norm that is summed in float64 would not
+    # help: of the same float32 gradients it differs by 3e-7, as the program is compiled for AVX-512
+    # and for AVX2, so what is off are the gradients. In float64 the test below has it within 1e-8
     assert float(metrics["grad_norm"]) == pytest.approx(exact, rel=5e-5)
 
 

@@ -54,6 +54,18 @@ RECORDED = {
     ),
 }
 
+# and why nothing is compared with the others
+LEFT_OUT = {
+    "BCEWeighted(binary_logits[...,:1])": "not in the published recipe",
+    "MAEWeighted(hv,num_classes=2)": "not in the published recipe",
+    "CrossEntropyLoss(tissue_logits)": "its logits were not recorded; see below",
+}
+
+
+def test_every_recorded_loss_is_compared_or_left_out_on_purpose():
+    assert EXPECTED.keys() == RECORDED.keys() | LEFT_OUT.keys()
+    assert "tissue_logits" not in INPUTS
+
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_values_and_gradients_equal_the_recorded_ones(name):
