@@ -3,10 +3,11 @@
     python benchmarks/distillation.py DATA --out RUNS [--figure docs/images/distillation.png]
 
 DATA is annotated, with the splits train and val, such as CoNSeP; the student has random weights.
-With every seed it is distilled for a number of steps and trained on annotations for some more. One
-baseline is trained for as many steps on annotations, the other for all steps: the same tiles,
-augmentation and batch size throughout, and at each step the same learning rate, which falls to zero
-at the end. All are measured on val as they go. A program that was stopped goes on where it was.
+With every seed it is distilled for a number of steps, without any annotation, and then trained on
+annotations for some more. One baseline is trained for as many steps on annotations, the other for
+all steps: the same tiles, augmentation and batch size throughout, and at each step the same
+learning rate, which falls to zero at the end. All are measured on val as they go. A program that
+was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from cellvit_jax.training.config import RunConfig, Source, Validation
 from cellvit_jax.training.recipes import Recipe, demo
 
 Curve = list[tuple[int, float]]  # steps, bPQ
+ALONE = "distilled, never trained"
 ARMS = ("distilled, then trained", "trained as long on annotations", "trained for all steps")
 FALLS = 0.3  # of all steps, in which the learning rate does
 COLOURS = ("tab:blue", "tab:green", "tab:orange")
@@ -106,7 +108,7 @@ class Plan:
             )
             for steps in (self.trained, self.taught + self.trained)
         )
-        return dict(zip(ARMS, (whole, short, long), strict=True))
+        return {ALONE: first} | dict(zip(ARMS, (whole, short, long), strict=True))
 
 
 def curve(run: Path) -> Curve:
@@ -143,7 +145,8 @@ def draw(curves: dict[str, list[Curve]], plan: Plan, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6.4, 4), layout="constrained")
-    for (arm, found), colour in zip(curves.items(), COLOURS, strict=True):
+    for arm, colour in zip(ARMS, COLOURS, strict=True):
+        found = curves[arm]
         for one in found:
             axes.plot(*zip(*one, strict=True), color=colour, alpha=0.35, linewidth=1)
         axes.plot(*zip(*mean(found), strict=True), "o-", color=colour, linewidth=2, label=arm)
@@ -170,9 +173,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--teacher", default="cellvit-tiny-consep")
     parser.add_argument("--student", default="cellvit-nano")
-    parser.add_argument("--taught", type=int, default=150)
-    parser.add_argument("--trained", type=int, default=150)
-    parser.add_argument("--every", type=int, default=75)
+    parser.add_argument("--taught", type=int, default=300)
+    parser.add_argument("--trained", type=int, default=300)
+    parser.add_argument("--every", type=int, default=150)
     parser.add_argument("--tile", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--peak", type=float, default=3e-3)
@@ -183,7 +186,7 @@ def main() -> None:
     plan = Plan(**given)
     out.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(out / "programs"))
-    curves: dict[str, list[Curve]] = {arm: [] for arm in ARMS}
+    curves: dict[str, list[Curve]] = {arm: [] for arm in (ALONE, *ARMS)}
     for seed in range(seeds):
         for arm, found in plan.all(out, seed).items():
             curves[arm].append(found)
