@@ -29,7 +29,8 @@ def dropout(rate: float, *, rngs: nnx.Rngs) -> nnx.Dropout:
 
 def drop_path(rate: float, *, rngs: nnx.Rngs) -> nnx.Dropout:
     """Stochastic depth: drops the whole residual of a sample (one draw along the first axis)."""
-    return nnx.Dropout(rate, broadcast_dims=(1, 2), rngs=rngs if rate > 0 else None)
+    # of tokens (B,N,D) and of grids (B,h,w,D)
+    return nnx.Dropout(rate, broadcast_dims=(1, 2, -1), rngs=rngs if rate > 0 else None)
 
 
 def precise(dtype: DTypeLike) -> DTypeLike:

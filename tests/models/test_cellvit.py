@@ -72,15 +72,6 @@ def test_bfloat16_computes_near_float32_and_answers_in_float32():
         assert jnp.linalg.norm(half[name] - value) < 0.05 * jnp.linalg.norm(value)
 
 
-def test_dropout_acts_in_training_only():
-    rates = {"drop_rate": 0.5, "attention_drop_rate": 0.5, "drop_path_rate": 0.5}
-    encoder, images = make(small_config(**rates)).encoder, noise(2, 32, 32, 3)
-    encode = nnx.jit(lambda encoder, images: encoder(images).skips[-1])
-    still = nnx.view(encoder, deterministic=True)
-    np.testing.assert_array_equal(encode(still, images), encode(still, images))
-    assert not np.allclose(encode(encoder, images), encode(encoder, images))
-
-
 def test_numpy_images_are_fine():
     maps = run(make(small_config()), np.zeros((1, 32, 32, 3), np.float32))
     assert maps["hv_map"].shape == (1, 32, 32, 2)

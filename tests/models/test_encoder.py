@@ -1,5 +1,7 @@
 """Encoders alone: what they give, and the images they take."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +56,49 @@ def test_bfloat16_computes_near_float32_and_answers_in_float32(kind):
     for name, value in features(make(kind), images).items():
         assert half[name].dtype == jnp.float32
         assert jnp.linalg.norm(half[name] - value) < 0.05 * jnp.linalg.norm(value)
+
+
+def last_block(kind: str, **rates: float) -> nnx.Module:
+    config = dataclasses.replace(CONFIGS[kind], **rates)
+    return Encoder(config, rngs=nnx.Rngs(0)).encoder.blocks[-1]
+
+
+def tokens(kind: str) -> jax.Array:
+    """What a block takes."""
+    return noise(8, *((4, 4) if kind == "sam" else (5,)), 16)
+
+
+def chancy(block: nnx.Module, x: jax.Array) -> set[str]:
+    """The parts of a block that answer differently when asked twice."""
+    parts = {name: getattr(block, name) for name in ("attn", "mlp", "drop_path")}
+    return {name for name, part in parts.items() if not np.array_equal(part(x), part(x))}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize(
+    ("rate", "part"),
+    [("attention_drop_rate", "attn"), ("drop_rate", "mlp"), ("drop_path_rate", "drop_path")],
+)
+def test_every_rate_acts_in_its_own_part_and_in_training_only(kind, rate, part):
+    block = last_block(kind, **{rate: 0.5})
+    assert chancy(block, tokens(kind)) == {part}
+    assert not chancy(nnx.view(block, deterministic=True), tokens(kind))
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_stochastic_depth_drops_both_whole_residuals_of_a_sample(kind):
+    x = tokens(kind)
+    factors = np.asarray(last_block(kind, drop_path_rate=0.5).drop_path(jnp.ones_like(x)))
+    assert {tuple(np.unique(factor)) for factor in factors} == {(0.0,), (2.0,)}
+    np.testing.assert_array_equal(last_block(kind, drop_path_rate=1.0)(x), x)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_stochastic_depth_rises_linearly_from_0_over_the_blocks(kind):
+    config = dataclasses.replace(CONFIGS[kind], depth=5, drop_path_rate=0.4)
+    model = nnx.eval_shape(lambda: Encoder(config, rngs=nnx.Rngs(0)))
+    rates = [block.drop_path.rate for block in model.encoder.blocks]
+    np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3, 0.4])
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

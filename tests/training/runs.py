@@ -90,8 +90,12 @@ def run_on(count: int, fsdp: int, tensor: int, dtype: str) -> tuple[Layout, Step
 
 def layout_over(count: int, fsdp: int, tensor: int, dtype: str) -> Layout:
     """The layout on so many devices."""
-    mesh = make_mesh(fsdp=fsdp, tensor=tensor, devices=jax.devices()[:count])
-    return layout_on(mesh, dtype=dtype)
+    return layout_on(mesh_over(count, fsdp, tensor), dtype=dtype)
+
+
+def mesh_over(count: int, fsdp: int, tensor: int) -> Mesh:
+    """A mesh of so many devices."""
+    return make_mesh(fsdp=fsdp, tensor=tensor, devices=jax.devices()[:count])
 
 
 def first_loss(layout: Layout) -> float:

@@ -3,12 +3,14 @@
 import io
 import os
 import random
+import re
 import secrets
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -107,23 +109,45 @@ def test_a_run_leaves_curves_and_overlays(whole):
     assert picture.std() > 1  # not blank
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_an_interrupted_run_goes_on_as_if_it_had_not_been(whole, data, model, tmp_path, number):
-    out, seed = tmp_path / "run", secrets.randbits(32)
+def interrupted(data: Path, model: Path, out: Path, number: int, last: int) -> tuple[int, str]:
+    """Exit code and words of a run that got a signal soon after one of the steps up to `last`."""
+    seed = secrets.randbits(32)
     print(f"interrupted at the moment that seed {seed} says")  # pytest shows it with a failure
     moment = random.Random(seed)
     process = start(data, model, out)
-    wait_for(out, moment.randrange(1, 8))
+    wait_for(out, moment.randint(1, last))
     time.sleep(moment.uniform(0, 0.1))
     process.send_signal(number)
     told, _ = process.communicate(timeout=600)
-    if number == signal.SIGTERM and process.returncode:
-        assert process.returncode == 143
-        assert f"cellvit-jax train --config {out / 'config.json'}" in told
+    return process.returncode, told
+
+
+def go_on(data: Path, model: Path, out: Path) -> None:
     again = start(data, model, out)
     _, errors = again.communicate(timeout=600)
     assert again.returncode == 0, errors
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_as_if_it_had_not_been(whole, data, model, tmp_path):
+    interrupted(data, model, tmp_path / "run", signal.SIGKILL, last=7)
+    go_on(data, model, tmp_path / "run")
+    assert rows(tmp_path / "run") == rows(whole[0])
+
+
+@pytest.mark.slow
+def test_a_stopped_run_has_saved_its_state_and_makes_no_step_twice(whole, data, model, tmp_path):
+    out = tmp_path / "run"
+    # a score lies between step 4 and the end
+    code, told = interrupted(data, model, out, signal.SIGTERM, last=4)
+    assert code == 143
+    assert f"cellvit-jax train --config {out / 'config.json'}" in told
+    (step,) = re.findall(r"stopped after step (\d+)", told)
+    assert (out / "state" / step).is_dir()
+    log = (out / "log.jsonl").read_text()
+    assert [row["step"] for row in rows(out) if "loss" in row] == list(range(int(step)))
+    go_on(data, model, out)
+    assert (out / "log.jsonl").read_text().startswith(log)  # with the times of then
     assert rows(out) == rows(whole[0])
 
 
@@ -185,8 +209,36 @@ def test_standing_knows_the_best_score_and_how_long_ago_it_was():
     assert Standing(0.1).after(float("nan")) == Standing(0.1, 1)
 
 
-def test_the_bar_is_a_line_where_there_is_no_terminal(capsys, monkeypatch):
-    monkeypatch.setattr("cellvit_jax.training.progress.PAUSE", 0.0)
+@pytest.fixture
+def clock(monkeypatch) -> SimpleNamespace:
+    """The time that bars see."""
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("cellvit_jax.training.progress.time", clock)
+    return clock
+
+
+def test_the_bar_is_a_line_a_minute_where_there_is_no_terminal(capsys, clock):
     with Bar(10, 0, 4) as bar:
-        bar.step(2, {"loss": 1.25})
-    assert "training: 3 of 10" in capsys.readouterr().err
+        clock.now = 2.0
+        bar.step(1, {"loss": 2.5})
+        assert capsys.readouterr().err == ""
+        clock.now = 64.0
+        bar.pause(59.0)
+        bar.step(2, {"loss": 1.25, "hv_mse": 0.5, "grad_norm": 7.0})
+    # eight images in five seconds
+    assert capsys.readouterr().err == "training: 3 of 10  1.6 images/s  loss 1.250  hv_mse 0.500\n"
+
+
+def test_the_bar_moves_on_a_terminal(monkeypatch, clock):
+    reader, writer = os.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with open(reader, "rb", buffering=0) as screen:
+        with open(writer, "w") as terminal:
+            monkeypatch.setattr(sys, "stderr", terminal)
+            with Bar(10, 2, 4) as bar:
+                clock.now = 2.0
+                bar.step(2, {"loss": 1.25})
+        shown = b""
+        while not re.search(rb"training .*3/10.* 2 images/s  loss 1\.250", shown):
+            shown += screen.read(4096)  # an OSError when that is all

@@ -8,6 +8,8 @@ import numpy as np
 import optax
 import pytest
 
+from cellvit_jax.data.augment import Augmentation
+from cellvit_jax.data.sampling import Sampling
 from cellvit_jax.errors import InputError
 from cellvit_jax.training import recipes
 from cellvit_jax.training.optimizer import learning_rate, optimizer
@@ -18,6 +20,58 @@ PARAMS = {
     "encoder.blocks.0.attn.qkv.kernel": jnp.ones((2, 3)),
     "encoder.head.bias": jnp.ones(3),
     "heads.hv_map.bias": jnp.ones(2),
+}
+
+# of Hörst et al. 2024, and of what the originals' trainer does
+PUBLISHED = {
+    "batch_size": 16,
+    "accumulate": 1,
+    "tile": 256,
+    "betas": (0.85, 0.95),
+    "weight_decay": 1e-4,
+    "clip_norm": None,
+    "ema_decay": None,
+    "drop_path_rate": 0.1,
+    "attention_drop_rate": 0.1,
+    "dtype": "bfloat16",
+    "sampling": Sampling("tissue+cell", gamma=0.85),
+    "augmentation": Augmentation(
+        turn=0.5,
+        flip_horizontally=0.5,
+        flip_vertically=0.5,
+        downscale=0.15,
+        downscale_factor=0.5,
+        blur=0.2,
+        blur_size=10,
+        noise=0.25,
+        noise_variance=50,
+        jitter=0.2,
+        jitter_amounts=(0.25, 0.25, 0.1, 0.05),
+        superpixels=0.1,
+        superpixel_count=200,
+        superpixel_share=0.1,
+        zoom_blur=0.1,
+        zoom_blur_factor=1.05,
+        crop=0.1,
+        crop_smallest=0.5,
+        elastic=0.2,
+        elastic_sigma=25,
+        elastic_alpha=0.5,
+        elastic_affine=15,
+    ),
+}
+PUBLISHED_LOSSES = {
+    "binary_focal_tversky": 1,
+    "binary_dice": 1,
+    "hv_mse": 2.5,
+    "hv_msge": 8,
+    "type_cross_entropy": 0.5,
+    "type_dice": 0.2,
+    "type_focal_tversky": 0.5,
+    "tissue_cross_entropy": 0.1,
+    "regression_mse": 1,  # of a map that the published networks have not
+    "class_weights": (),
+    "double_softmax": True,
 }
 
 
@@ -41,6 +95,8 @@ def test_the_published_recipe_is_the_published_one():
     assert not recipe.encoder_rests(25 * 166)
     rate = learning_rate(recipe)
     np.testing.assert_allclose([rate(165), rate(166), rate(331)], [3e-4, 2.85e-4, 2.85e-4])
+    assert vars(recipe).items() >= PUBLISHED.items()
+    assert dataclasses.asdict(recipe.objective) == PUBLISHED_LOSSES
 
 
 def test_cudnn_attention_has_no_dropout():

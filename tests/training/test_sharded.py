@@ -1,5 +1,6 @@
 """A run is the same on one device and on many, however its state is divided."""
 
+import dataclasses
 import json
 import os
 import socket
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,8 +17,21 @@ pytest.importorskip("optax")
 
 from orbax.checkpoint import v1 as ocp
 
-from cellvit_jax.training.state import begin
-from tests.training.runs import begun, first_loss, float64, layout_over, losses, run_on
+from cellvit_jax.training.objective import normalise
+from cellvit_jax.training.state import begin, new_layout
+from cellvit_jax.training.step import make_step
+from cellvit_jax.training.task import Supervised
+from tests.networks import ENCODER_CARD, encoder_config
+from tests.training.runs import (
+    RECIPE,
+    begun,
+    first_loss,
+    float64,
+    layout_over,
+    losses,
+    mesh_over,
+    run_on,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 # devices, and how many of them hold parts of the weights, and of the encoder's products
@@ -46,6 +61,43 @@ def alone() -> list[float]:
 def test_five_losses_are_those_of_one_device(mode, alone):
     with float64():
         assert five(mode, "float64") == pytest.approx(alone, rel=1e-9)
+
+
+FOUNDATIONS = {
+    "sam": {"patch_size": 8, "window_size": 3, "global_layers": (2,)},
+    "dinov2": {"patch_size": 14, "any_size": True, "gate": "silu", "num_registers": 2},
+}
+
+
+class Features(Supervised):
+    """Those of an encoder alone shall be small, and none shall stand out."""
+
+    def loss(self, model, batch, average):
+        features = model(normalise(model, batch["image"]))
+        # their squares would have the same mean after any block: the last norm sees to that
+        loss = sum(jnp.mean(feature**4) for feature in features.values())
+        return loss, {"loss": loss}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", FOUNDATIONS)
+def test_losses_of_other_encoders_are_those_of_one_device(encoder):
+    config = encoder_config(encoder=encoder, depth=2, **FOUNDATIONS[encoder])
+    recipe = dataclasses.replace(RECIPE, dtype="float64")
+    task, found = Features(config, recipe), []
+    with float64():
+        one, many = (
+            new_layout(config, ENCODER_CARD, recipe, mesh_over(*mode), task)
+            for mode in (ONE, QUICK)
+        )
+        first = jax.device_get(begin(one))
+        for layout in (one, many):
+            step, state = (
+                make_step(layout, encoder_rests=False),
+                jax.device_put(first, layout.shardings),
+            )
+            found.append(losses(layout, step, state, range(2))[1])
+    assert found[1] == pytest.approx(found[0], rel=1e-9)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import signal
 from functools import partial
 from itertools import islice
 from unittest.mock import Mock
@@ -26,8 +27,9 @@ from cellvit_jax.training import loop
 from cellvit_jax.training.calibrate import calibrate
 from cellvit_jax.training.loop import Validation, train
 from cellvit_jax.training.objective import Objective, normalise
+from cellvit_jax.training.optimizer import in_encoder
 from cellvit_jax.training.recipes import Recipe, Schedule
-from cellvit_jax.training.state import new_layout
+from cellvit_jax.training.state import Layout, TrainState, begin, new_layout
 from cellvit_jax.training.states import States
 from cellvit_jax.training.task import Supervised
 
@@ -50,8 +52,8 @@ def stream(start: int = 0, workers: int = 0):
     return batches(tiles, RECIPE.batch_size, seed=0, start=start, workers=workers)
 
 
-def go(run, batches=stream, **how) -> list[dict[str, float]]:
-    train(run, CONFIG, CARD, RECIPE, batches, mesh=ONE, **how)
+def go(run, batches=stream, recipe=RECIPE, **how) -> list[dict[str, float]]:
+    train(run, CONFIG, CARD, recipe, batches, mesh=ONE, **how)
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
@@ -78,29 +80,76 @@ def test_every_step_is_logged_with_every_term(whole):
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_resumed_run_equals_an_uninterrupted_one(whole, tmp_path, workers):
-    run, log = whole
     making = partial(stream, workers=workers)
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path, until(5, making))
+    assert saved(tmp_path) == {3}
+    same(whole, (tmp_path, go(tmp_path, making)))
+
+
+def until(step: int, making):
+    """Batches that end with Ctrl-C in place of that of a step."""
 
     def failing(start: int):
-        for step, batch in enumerate(making(start), start):
-            if step == 5:
-                raise KeyboardInterrupt
-            yield batch
+        yield from islice(making(start), step - start)
+        raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        go(tmp_path, failing)
-    assert saved(tmp_path) == {3}
-    resumed = go(tmp_path, making)
-    assert [(row["step"], row["loss"]) for row in resumed] == [
-        (row["step"], row["loss"]) for row in log
-    ]
-    for one, other in zip(weights(run / "last"), weights(tmp_path / "last"), strict=True):
-        np.testing.assert_array_equal(one, other)
+    return failing
 
 
 def saved(run) -> set[int]:
     """The steps of the states that are kept."""
     return {int(path.name) for path in (run / "state").iterdir()}
+
+
+def same(*runs) -> None:
+    """Two runs have the same losses, and the same weights at the end."""
+    one, other = ([(row["step"], row["loss"]) for row in log] for _, log in runs)
+    assert one == other
+    for value, wanted in zip(*(weights(run / "last") for run, _ in runs), strict=True):
+        np.testing.assert_array_equal(value, wanted)
+
+
+class Quick(Supervised):
+    """Its loss is quick to compile, and moves the encoder and one bias of the decoder."""
+
+    def loss(self, model, batch, average):
+        skips = model.encoder(normalise(model, batch["image"])).skips
+        loss = jnp.mean(skips[-1] ** 2) + jnp.sum((model.heads.hv_map.bias[...] - 1) ** 2)
+        return loss, {"loss": loss}
+
+
+@pytest.mark.slow
+def test_an_encoder_rests_until_its_epoch_and_a_stopped_run_goes_on_from_there(tmp_path):
+    recipe = dataclasses.replace(RECIPE, epochs=2, accumulate=1, unfreeze_epoch=1)
+    task, one, other = Quick(CONFIG, recipe), tmp_path / "one", tmp_path / "other"
+    layout = new_layout(CONFIG, CARD, recipe, ONE, task)
+    first, log = encoder(begin(layout)), go(one, recipe=recipe, task=task)
+    go(other, stopping, recipe, task=task)
+    assert saved(other) == {1}  # by the signal: nothing else is due
+    for name, value in encoder(last(other, layout)).items():
+        np.testing.assert_array_equal(value, first[name])
+    for name, value in encoder(last(one, layout)).items():
+        assert not np.array_equal(value, first[name]), name
+    same((one, log), (other, go(other, recipe=recipe, task=task)))
+
+
+def stopping(start: int):
+    """Batches, the first of which comes with Ctrl-C."""
+    signal.raise_signal(signal.SIGINT)
+    yield from stream(start)
+
+
+def last(run, layout: Layout) -> TrainState:
+    """The last state that a run has saved."""
+    with States(run / "state", keep=9) as states:
+        return states.load(layout)[0]
+
+
+def encoder(state: TrainState) -> dict[str, np.ndarray]:
+    """What the encoder is made of, but for the norm that a tissue head alone would see."""
+    names = (name for name in state.params if in_encoder(name) and "encoder.norm" not in name)
+    return {name: np.array(state.params[name]) for name in names}
 
 
 def test_a_run_may_start_from_the_weights_of_another(whole, tmp_path):
@@ -151,8 +200,7 @@ def test_a_finite_loss_whose_gradients_are_not_leaves_the_last_good_states(tmp_p
         assert kept["step"] == 4
         assert not kept["image"].any()
     assert saved(tmp_path) == {2, 3, 4}  # steps made
-    with States(tmp_path / "state", keep=3) as states:
-        state, _ = states.load(new_layout(CONFIG, CARD, recipe, ONE, task))
+    state = last(tmp_path, new_layout(CONFIG, CARD, recipe, ONE, task))
     assert all(np.isfinite(value).all() for value in state.params.values())
 
 
