@@ -153,7 +153,7 @@ def draw(curves: dict[str, list[Curve]], plan: Plan, path: Path) -> None:
     axes.axvline(plan.taught, color="grey", linestyle=":", linewidth=1)
     axes.annotate(
         "annotations from here on (blue)",
-        (plan.taught, 0.02),
+        (plan.taught, 0.4),
         xycoords=("data", "axes fraction"),
         xytext=(4, 0),
         textcoords="offset points",
@@ -162,7 +162,7 @@ def draw(curves: dict[str, list[Curve]], plan: Plan, path: Path) -> None:
     )
     axes.set(xlabel="steps", ylabel="bPQ on val", ylim=(0, None))
     axes.set_title(f"{plan.student}, {len(next(iter(curves.values())))} seeds and their mean")
-    axes.legend(loc="upper left", frameon=False)
+    axes.legend(loc="lower right", frameon=False)
     figure.savefig(path, dpi=150)
 
 
