@@ -5,9 +5,9 @@
 DATA is annotated, with the splits train and val, such as CoNSeP; the student has random weights.
 With every seed it is distilled for a number of steps, without any annotation, and then trained on
 annotations for some more. One baseline is trained for as many steps on annotations, the other for
-all steps: the same tiles, augmentation and batch size throughout, and at each step the same
-learning rate, which falls to zero at the end. All are measured on val as they go. A program that
-was stopped goes on where it was.
+all steps: the same tiles, augmentation and batch size throughout, and a learning rate that falls to
+zero in as many steps at the end of each. A fourth student is distilled alone, with a rate that
+falls likewise. All are measured on val as they go. A program that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cellvit_jax.training.config import RunConfig, Source, Validation
 from cellvit_jax.training.recipes import Recipe, demo
 
 Curve = list[tuple[int, float]]  # steps, bPQ
-ALONE = "distilled, never trained"
+ALONE = "distilled alone"
 ARMS = ("distilled, then trained", "trained as long on annotations", "trained for all steps")
 FALLS = 0.3  # of all steps, in which the learning rate does
 COLOURS = ("tab:blue", "tab:green", "tab:orange")
@@ -81,12 +81,12 @@ class Plan:
         training_run.run(config, out, quiet=True)
         return curve(out)
 
-    def distilled(self, out: Path, seed: int) -> Curve:
+    def distilled(self, out: Path, seed: int, *, falls: bool) -> Curve:
         """The curve of a distillation."""
         config = distil_run.new_config((str(self.data),), self.teacher, self.student)
         config = dataclasses.replace(
             config,
-            recipe=self.recipe(self.taught, seed, falls=False),
+            recipe=self.recipe(self.taught, seed, falls=falls),
             validation=self.measured(self.taught),
             loggers=(),
         )
@@ -95,7 +95,8 @@ class Plan:
 
     def all(self, runs: Path, seed: int) -> dict[str, Curve]:
         """The curves of the arms."""
-        first = self.distilled(runs / f"{seed}-distilled", seed)
+        alone = self.distilled(runs / f"{seed}-distilled-alone", seed, falls=True)
+        first = self.distilled(runs / f"{seed}-distilled", seed, falls=False)
         then = self.supervised(
             runs / f"{seed}-trained-further",
             str(runs / f"{seed}-distilled/last"),
@@ -108,7 +109,7 @@ class Plan:
             )
             for steps in (self.trained, self.taught + self.trained)
         )
-        return {ALONE: first} | dict(zip(ARMS, (whole, short, long), strict=True))
+        return {ALONE: alone} | dict(zip(ARMS, (whole, short, long), strict=True))
 
 
 def curve(run: Path) -> Curve:

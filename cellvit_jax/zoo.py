@@ -81,7 +81,7 @@ def _how(known: str) -> str:
     file = PUBLISHED[known].file
     if PUBLISHED[known].url:
         return f"run `cellvit-jax fetch {known} {known}` (or `cellvit-convert {file} {known}`)"
-    return f"get {file} from its authors, run `cellvit-convert {file} {known}`"
+    return f"get {file} from its authors, then run `cellvit-convert {file} {known}`"
 
 
 def _unknown(name: str) -> str:

@@ -58,5 +58,7 @@ def _remark(outcome: Outcome) -> str:
     report = outcome.report
     if report is None:
         return outcome.reason
-    figures = f"{report.cells.total():,} cells, {report.square_mm:.2f} mm², {report.wall:.1f} s"
+    figures = (
+        f"{report.cells.total():,} {report.what}, {report.square_mm:.2f} mm², {report.wall:.1f} s"
+    )
     return "; ".join([figures, *report.warnings])

@@ -53,8 +53,20 @@ def lines(job: Ready) -> Iterator[str]:
     state = begin(layout, job.network.weights)
     ready = time.monotonic()
     loss = float(programs[0](state, on_device)[1]["loss"])
-    took = f"{time.monotonic() - ready:.1f} s, loss {loss:.4f}"
+    seconds = time.monotonic() - ready
+    took = f"{seconds:.1f} s, loss {loss:.4f}"
     yield line("one step", f"{took} (after {compiled - began:.0f} s of compilation)")
+    steps, tiles = job.recipe.steps, job.recipe.batch_size
+    whole = f"about {duration(steps * seconds)} at this pace, without validation"
+    yield line("all steps", f"{steps:,} of {tiles} tiles, {whole}")
+
+
+def duration(seconds: float) -> str:
+    """As people say it: minutes, hours from two on, days likewise."""
+    minutes = seconds / 60
+    if minutes < 120:
+        return f"{max(1, round(minutes))} min"
+    return f"{minutes / 60:.1f} h" if minutes < 48 * 60 else f"{minutes / 60 / 24:.1f} days"
 
 
 def line(name: str, text: str) -> str:

@@ -77,10 +77,21 @@ def _name(kind: Any) -> str:
     return names.get(kind, str(kind))
 
 
-def unknown(where: str, name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """The sentence for a name that is none of those known."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    hint = f": did you mean {near[0]}?" if near else f": known are {', '.join(known)}"
+def unknown(
+    where: str,
+    name: str,
+    known: Sequence[str] | Mapping[str, Any],
+    elsewhere: Mapping[str, str] = types.MappingProxyType({}),
+) -> str:
+    """The sentence for a name that is none of those known, with the nearest of these.
+
+    It may be one of `elsewhere`, which are other names and what to say of each.
+    """
+    names = [*known, *(other for other in elsewhere if other not in known)]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f": known are {', '.join(known)}"
+    if near:
+        hint = f": did you mean {near[0] if near[0] in known else elsewhere[near[0]]}?"
     return f"there is no {where}{hint}"
 
 
@@ -94,21 +105,32 @@ def override(values: dict[str, Any], assignment: str) -> None:
         raise InputError(f"{assignment!r} sets nothing: expected NAME=VALUE")
     place: Any = values
     *groups, last = path.split(".")
+    everywhere = {name.rpartition(".")[2]: name for name in dotted(values)}
     for group in groups:
-        place = place[_key(place, group, path)]
-    key = _key(place, last, path)
+        place = place[_key(place, group, path, everywhere)]
+    key = _key(place, last, path, everywhere)
     try:
         place[key] = json.loads(text)
     except ValueError:
         place[key] = text
 
 
-def _key(place: Any, name: str, path: str) -> Any:
+def dotted(values: Mapping[str, Any], where: str = "") -> list[str]:
+    """The dotted names of all plain values, those of groups before what is in them."""
+    names = []
+    for name, value in values.items():
+        names.append(f"{where}{name}")
+        if isinstance(value, dict):
+            names += dotted(value, f"{where}{name}.")
+    return names
+
+
+def _key(place: Any, name: str, path: str, everywhere: Mapping[str, str]) -> Any:
     if isinstance(place, list) and name.isdigit() and int(name) < len(place):
         return int(name)
     if not isinstance(place, dict) or name not in place:
         known = list(place) if isinstance(place, dict) else []
-        raise InputError(unknown(path, name, known) if known else f"there is no {path}")
+        raise InputError(unknown(path, name, known, everywhere) if known else f"there is no {path}")
     return name
 
 

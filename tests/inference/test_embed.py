@@ -270,6 +270,7 @@ def test_tiles_of_annotated_data_are_embedded_as_their_images_are(call, pannuke,
     code, said, errors = call(*arguments)
     assert code == 0, errors
     assert "2 slides: 2 done" in said
+    assert said.count("1 patches, 0.00 mm²") == 2  # in the table of all
     assert "2 slides: 2 done before" in call(*arguments)[1]
     assert call("data", "prepare", pannuke, tmp_path / "tiles", "--to", "plain")[0] == 0
     images = tmp_path / "tiles" / "fold1" / "images"

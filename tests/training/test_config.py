@@ -36,7 +36,9 @@ def test_values_are_set_by_their_paths():
 @pytest.mark.parametrize(
     ("assignment", "sentence"),
     [
-        ("recipe.schedule.paek=1", "there is no recipe.schedule.paek: did you mean peak"),
+        ("recipe.schedule.paek=1", "there is no recipe.schedule.paek: did you mean peak?"),
+        ("recipe.paek=1", "there is no recipe.paek: did you mean recipe.schedule.peak?"),
+        ("epoch=1", "there is no epoch: did you mean recipe.epochs?"),
         ("recipe.batch_size=2.5", "recipe.batch_size must be a whole number, not 2.5"),
         ("recipe.batch_size=true", "recipe.batch_size must be a whole number, not true"),
         ("recipe.schedule.peak=fast", 'recipe.schedule.peak must be a number, not "fast"'),

@@ -43,6 +43,14 @@ def test_the_memory_of_every_phase_is_told_before_there_is_a_state(monkeypatch, 
 
 
 @pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(3, "1 min"), (3700, "62 min"), (7199, "120 min"), (8_280, "2.3 h"), (260_000, "3.0 days")],
+)
+def test_how_long_a_run_takes_is_said_as_people_say_it(seconds, said):
+    assert dry_run.duration(seconds) == said
+
+
+@pytest.mark.parametrize(
     ("unfreeze", "phases"), [(0, [False]), (1, [True, False]), (5, [True]), (None, [True])]
 )
 def test_a_phase_that_a_run_does_not_come_to_is_none(unfreeze, phases):
