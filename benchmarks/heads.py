@@ -26,7 +26,7 @@ from cellvit_jax.heads.detect import Detector
 from cellvit_jax.heads.fit import Recipe, fit
 from cellvit_jax.heads.pairs import gather
 
-EPOCHS = 20
+EPOCHS = 200
 
 
 def main(data: Path, model: str) -> None:
