@@ -23,7 +23,7 @@ from cellvit_jax.inference.predictor import Predictor
 from cellvit_jax.inference.run import Task
 from cellvit_jax.inference.segment import predictor_of
 from cellvit_jax.inference.slide_job import Options
-from cellvit_jax.slides import ImageSlide, Slide
+from cellvit_jax.slides import Slide, open_image
 from cellvit_jax.slides.collection import Listed, find
 
 Level = Literal["cells", "patches"]
@@ -79,9 +79,10 @@ class Field(Listed):
         """(H,W,3) uint8, read at every access."""
         return np.ascontiguousarray(self.samples[self.index].image)
 
-    def evidence(self) -> dict[str, str | int]:
+    def evidence(self, slide: Slide) -> dict[str, str | int]:
         """What it is called and looks like: the files hold other fields too."""
-        return {"slide": self.name, "pixels": f"{zlib.crc32(self.pixels.data):08x}"}
+        pixels = slide.read(0, 0, *slide.size)
+        return {"slide": self.name, "pixels": f"{zlib.crc32(pixels.data):08x}"}
 
 
 @dataclasses.dataclass(unsafe_hash=True)
@@ -109,10 +110,11 @@ class EmbedTask(Task):
         return fields(path)
 
     def open(self, source: Listed) -> Slide:
-        """The slide or the field. Raises InputError."""
+        """The slide, or the field under its own name. Raises InputError."""
         if not isinstance(source, Field):
             return super().open(source)
-        return ImageSlide(source.name, source.pixels, self.mpp or source.mpp)
+        image = open_image(source.pixels, mpp=self.mpp_of(source))
+        return dataclasses.replace(image, name=source.name)
 
     @functools.cached_property
     def predictor(self) -> Predictor:

@@ -95,7 +95,11 @@ class Task:
 
     def open(self, source: Listed) -> Slide:
         """The slide, at the resolution that was given for it. Raises InputError."""
-        return open_slide(source.path, mpp=source.mpp if self.mpp is None else self.mpp)
+        return open_slide(source.path, mpp=self.mpp_of(source))
+
+    def mpp_of(self, source: Listed) -> float | None:
+        """The µm per pixel that were given for a slide: those of the run win."""
+        return source.mpp if self.mpp is None else self.mpp
 
     def segment(self, source: Listed, slide: Slide) -> Outcome:
         """Segments one slide, unless that is done or being done. Raises CellViTError."""

@@ -70,7 +70,7 @@ def arguments(source: Listed, slide: Slide, options: Options) -> dict[str, Any]:
     values = dataclasses.asdict(options)
     if options.tissue and Path(options.tissue).is_file():
         values["mask"] = f"{zlib.crc32(Path(options.tissue).read_bytes()):08x}"
-    return values | {"version": __version__, **source.evidence(), "mpp": slide.mpp}
+    return values | {"version": __version__, **source.evidence(slide), "mpp": slide.mpp}
 
 
 def unfinished(folder: Path) -> Path:

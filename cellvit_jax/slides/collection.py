@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cellvit_jax.errors import InputError
+from cellvit_jax.slides.slide import Slide
 
 ENDINGS = (
     *(".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm"),
@@ -29,8 +30,8 @@ class Listed:
         """What the results are called."""
         return slide_name(self.path)
 
-    def evidence(self) -> dict[str, str | int]:
-        """By what a result is known to be of this slide, as plain values."""
+    def evidence(self, slide: Slide) -> dict[str, str | int]:
+        """By what a result is known to be of this slide, opened as `slide`; plain values."""
         files = [self.path, *self.path.iterdir()] if self.path.is_dir() else [self.path]
         stats = [path.stat() for path in files]
         return {

@@ -22,6 +22,7 @@ from cellvit_jax.inference.report import Report
 from cellvit_jax.slides import ImageSlide, Resampled
 from tests.inference.free import write_slide
 from tests.networks import SAM_CARD, save_encoder, save_small, small_sam
+from tests.training_data.makers import made
 
 OPTIONS = EmbedOptions(level="patches", pool="cls")
 
@@ -142,6 +143,8 @@ def test_any_encoder_alone_will_do_and_that_of_a_cellvit(name, call, image, pixe
     normal = (parts / 255 - np.array(model.card.mean)) / np.array(model.card.std)
     expected = np.asarray(encoder(np.float32(normal))[output])
     expected = expected.mean((1, 2)) if output == "neck" else expected
+    found = [maps["vector"] for maps in PatchPredictor(model, tile=64, batch_size=2)(parts)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     _, vectors = read(out / "tissue" / "embeddings.parquet")
     np.testing.assert_allclose(vectors, expected, rtol=2e-3, atol=2e-3)  # float16
 
@@ -250,22 +253,13 @@ def test_what_cannot_be(folder):
 
 @pytest.fixture
 def pannuke(tmp_path):
-    """Two folds of two tiles, in the arrays that PanNuke comes in."""
-    rng = np.random.default_rng(0)
-    for number in (1, 2):
-        fold = tmp_path / "pannuke" / f"Fold {number}"
-        for kind, array in {
-            "images": rng.integers(0, 255, (2, 256, 256, 3)).astype(np.float64),
-            "masks": np.zeros((2, 256, 256, 6)),
-        }.items():
-            (fold / kind / f"fold{number}").mkdir(parents=True)
-            np.save(fold / kind / f"fold{number}" / f"{kind}.npy", array)
-        np.save(fold / "images" / f"fold{number}" / "types.npy", np.array(["Colon", "Breast"]))
+    """Folds of two tiles, in the arrays that PanNuke comes in."""
+    made("pannuke", tmp_path / "pannuke", height=64, width=64)
     return tmp_path / "pannuke"
 
 
 def test_tiles_of_annotated_data_are_embedded_as_their_images_are(call, pannuke, folder, tmp_path):
-    how = ("--model", folder, "--tile", "256", "--level", "patches")
+    how = ("--model", folder, "--tile", "64", "--level", "patches")
     arguments = ("embed", pannuke, "--split", "fold1", *how, "--out", tmp_path / "out")
     code, said, errors = call(*arguments)
     assert code == 0, errors
@@ -284,7 +278,7 @@ def test_tiles_of_annotated_data_are_embedded_as_their_images_are(call, pannuke,
 
 
 def test_tiles_that_changed_are_not_taken_for_what_was_embedded(call, pannuke, folder, tmp_path):
-    how = ("--model", folder, "--tile", "256", "--level", "patches", "--out", tmp_path / "out")
+    how = ("--model", folder, "--tile", "64", "--level", "patches", "--out", tmp_path / "out")
     assert call("embed", pannuke, "--split", "fold2", *how)[0] == 0
     array = pannuke / "Fold 2" / "images" / "fold2" / "images.npy"
     pixels = np.load(array)
@@ -298,7 +292,10 @@ def test_which_part_of_annotated_data_is_to_be_said(call, pannuke, folder, tmp_p
     how = ("--model", folder, "--level", "patches", "--out", tmp_path / "out")
     for split, sentence in ((), "has several splits"), (("--split", "val"), "has no split 'val'"):
         code, _, errors = call("embed", pannuke, *split, *how)
-        assert (code, sentence in errors, "fold1, fold2" in errors) == (2, True, True)
+        assert (code, sentence in errors, "fold1, fold2, fold3" in errors) == (2, True, True)
+    code, said, errors = call("embed", pannuke, "--split", "fold1", "--mpp", "-1", *how)
+    assert (code, "2 failed" in said) == (3, True)
+    assert errors.count("the resolution must be a positive number of µm per pixel, not -1") == 2
     (tmp_path / "empty").mkdir()
     code, _, errors = call("embed", tmp_path / "empty", *how)
     assert (code, "holds no slide" in errors) == (2, True)
