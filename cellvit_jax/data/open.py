@@ -137,7 +137,8 @@ def open_splits(path: str | Path, layout: str | None = None) -> dict[str, Datase
     if layout and layout not in LAYOUTS:
         raise InputError(f"there is no layout {layout!r}: give one of {', '.join(LAYOUTS)}")
     name = layout or find_layout(root)
-    splits = LAYOUTS[name].open(root) if LAYOUTS[name].named(root) else {}
+    lacks = layout and not LAYOUTS[name].named(root)  # what was found has all it needs
+    splits = {} if lacks else LAYOUTS[name].open(root)
     if not splits:
         raise InputError(_misfit(root, name))
     if empty := [split for split, part in splits.items() if not len(part.samples)]:

@@ -74,7 +74,7 @@ def conduct(
     claim(config, out)
     quiet = quiet or not hosts.is_first()
     say = (lambda *_: None) if quiet else print
-    for line in (*job.news, f"steps        {job.recipe.steps:,} of {job.recipe.batch_size} tiles"):
+    for line in (*job.news, f"steps        {amount(job.recipe)}"):
         say(line)
     outcome = loop.train(
         out,
@@ -92,6 +92,11 @@ def conduct(
     )
     say(sentence(outcome, out))
     return outcome
+
+
+def amount(recipe: Recipe) -> str:
+    """How much a run looks at, in words."""
+    return f"{recipe.steps:,} of {recipe.batch_size} tiles"
 
 
 def stream(

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from cellvit_jax import hosts, sharding
-from cellvit_jax.training.conduct import Ready
+from cellvit_jax.training.conduct import Ready, amount
 from cellvit_jax.training.loop import Stream
 from cellvit_jax.training.recipes import Recipe
 from cellvit_jax.training.state import Arrays, begin, new_layout
@@ -56,9 +56,8 @@ def lines(job: Ready) -> Iterator[str]:
     seconds = time.monotonic() - ready
     took = f"{seconds:.1f} s, loss {loss:.4f}"
     yield line("one step", f"{took} (after {compiled - began:.0f} s of compilation)")
-    steps, tiles = job.recipe.steps, job.recipe.batch_size
-    whole = f"about {duration(steps * seconds)} at this pace, without validation"
-    yield line("all steps", f"{steps:,} of {tiles} tiles, {whole}")
+    whole = f"about {duration(job.recipe.steps * seconds)} at this pace, without validation"
+    yield line("all steps", f"{amount(job.recipe)}, {whole}")
 
 
 def duration(seconds: float) -> str:

@@ -81,18 +81,16 @@ def unknown(
     where: str,
     name: str,
     known: Sequence[str] | Mapping[str, Any],
-    elsewhere: Mapping[str, str] = types.MappingProxyType({}),
+    elsewhere: Mapping[str, str] | None = None,
 ) -> str:
     """The sentence for a name that is none of those known, with the nearest of these.
 
     It may be one of `elsewhere`, which are other names and what to say of each.
     """
-    names = [*known, *(other for other in elsewhere if other not in known)]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = f": known are {', '.join(known)}"
-    if near:
-        hint = f": did you mean {near[0] if near[0] in known else elsewhere[near[0]]}?"
-    return f"there is no {where}{hint}"
+    said = {**(elsewhere or {}), **{one: one for one in known}}
+    near = difflib.get_close_matches(name, list(said), n=1, cutoff=0.4)
+    hint = f"did you mean {said[near[0]]}?" if near else f"known are {', '.join(known)}"
+    return f"there is no {where}: {hint}"
 
 
 def override(values: dict[str, Any], assignment: str) -> None:
