@@ -1,8 +1,8 @@
 """Eight simulated devices for every test, and compiled programs kept from one run to the next.
 
 Programs are compiled in a hurry, in a third of the time: what most tests compute takes
-milliseconds. `tests/parity` has LLVM's optimisations, and what users have where neither of the two
-variables below is left to be set here.
+milliseconds. `tests/parity` has LLVM's optimisations, and what users have where neither of the
+first two variables below is left to be set here.
 """
 
 import os
@@ -11,6 +11,8 @@ import sys
 # before JAX is imported, and for the processes that tests start
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+# seconds of compilation from which on a program is kept
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import hypothesis
 import jax
@@ -34,7 +36,6 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if cache := getattr(config, "cache", None):
         jax.config.update("jax_compilation_cache_dir", str(cache.mkdir("jax")))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.fixture

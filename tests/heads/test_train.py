@@ -19,7 +19,7 @@ from cellvit_jax.heads.detect import Detector
 from cellvit_jax.heads.fit import Recipe
 from cellvit_jax.heads.pairs import gather
 from tests.shared import DATA, shared
-from tests.training_data.makers import outlines, type_of
+from tests.training_data.makers import feature, outlines, type_of
 
 pytest.importorskip("optax")
 pytest.importorskip("matplotlib")
@@ -193,13 +193,12 @@ def test_from_outlines_of_cellvitpp_of_which_some_are_not_found(call, tmp_path, 
     assert f"{sum(report['found'])} of 38 annotated cells were found" in page
 
 
-def feature(kind: str, ring: np.ndarray, name: str, **more) -> dict:
+def exported(kind: str, ring: np.ndarray, name: str, **more) -> dict:
     """An object as QuPath 0.5 exports it."""
-    geometry = {"type": "Polygon", "coordinates": [[*ring.tolist(), ring[0].tolist()]]}
-    properties = {"objectType": kind, "classification": {"name": name, "color": [200, 0, 0]}}
-    properties |= {"isLocked": True} if kind == "annotation" else {"measurements": {"Area": 9.5}}
-    head = {"type": "Feature", "id": str(uuid.uuid4()), "geometry": geometry}
-    return head | more | {"properties": properties}
+    known = {"isLocked": True} if kind == "annotation" else {"measurements": {"Area": 9.5}}
+    label = {"name": name, "color": [200, 0, 0]}
+    made = feature(ring, kind=kind, classification=label, **known)
+    return made | {"id": str(uuid.uuid4())} | more
 
 
 def test_from_a_compressed_export_of_qupath(call, tmp_path, cache, model):
@@ -207,15 +206,15 @@ def test_from_a_compressed_export_of_qupath(call, tmp_path, cache, model):
     data = open_splits(OUTLINES)["train"]
     (sample,) = data.samples
     corners = np.array([(0, 0), (288, 0), (288, 260), (0, 260)])
-    features = [feature("annotation", corners, "Region*")]
+    features = [exported("annotation", corners, "Region*")]
     for i, ring in outlines(sample).items():
         name = data.classes[type_of(sample, i) - 1]
         if kind := i % 3:
-            features.append(feature(("detection", "annotation")[kind - 1], ring, name))
+            features.append(exported(("detection", "annotation")[kind - 1], ring, name))
         else:
-            nucleus = feature("cell", ring, name)["geometry"]
+            nucleus = feature(ring)["geometry"]
             around = ring + 40 * np.sign(ring - ring.mean(0))
-            features.append(feature("cell", around, name, nucleusGeometry=nucleus))
+            features.append(exported("cell", around, name, nucleusGeometry=nucleus))
     content = {"type": "FeatureCollection", "features": features}
     path = tmp_path / "field.geojson.gz"
     path.write_bytes(gzip.compress(json.dumps(content).encode()))

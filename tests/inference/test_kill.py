@@ -5,7 +5,7 @@ import multiprocessing
 import random
 import signal
 import time
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,12 @@ PROCESSES.set_forkserver_preload(["tests.inference.free", "cellvit_jax.inference
 def start(slide: Path, out: Path) -> Any:
     """A process that segments a slide, and has just begun to."""
     here, there = PROCESSES.Pipe(duplex=False)
-    process = PROCESSES.Process(target=segment, args=(str(slide), str(out), there))
+    ready = partial(there.send, "ready")
+    process = PROCESSES.Process(target=main, args=(str(slide), str(out), ready))
     process.start()
     there.close()
     assert here.recv() == "ready"
     return process
-
-
-def segment(slide: str, out: str, told: Connection) -> None:
-    main(slide, out, lambda: told.send("ready"))
 
 
 def finish(process: Any) -> None:

@@ -58,11 +58,7 @@ def start(data: Path, model: Path, out: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, words)],
         env=os.environ
-        | {
-            "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(model.parent / "jax"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        },
+        | {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(model.parent / "jax")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -68,7 +68,6 @@ def start(home: Path, out: Path, *words: str, processes: int = 2) -> list[subpro
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(home / "jax"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }

@@ -188,19 +188,21 @@ def cellvitpp(root: Path, sample: Sample) -> None:
     (root / "label_map.yaml").write_text("1: tumour\n2: other\n")
 
 
+def feature(points, name: str | None = None, kind: str = "detection", **more) -> dict:
+    """An object of QuPath with an outline, and more properties."""
+    rings = [[*np.asarray(points).tolist(), np.asarray(points)[0].tolist()]]
+    properties = {"objectType": kind} | ({"classification": {"name": name}} if name else {})
+    geometry = {"type": "Polygon", "coordinates": rings}
+    return {"type": "Feature", "geometry": geometry, "properties": properties | more}
+
+
 def qupath(root: Path, sample: Sample) -> None:
     """An annotation of every nucleus."""
-    features = []
-    for i, points in outlines(sample).items():
-        label = {"name": ("lymphocyte", "tumour")[type_of(sample, i) - 1]}
-        ring = [*points.tolist(), points[0].tolist()]
-        features.append(
-            {
-                "type": "Feature",
-                "geometry": {"type": "Polygon", "coordinates": [ring]},
-                "properties": {"objectType": "annotation", "classification": label},
-            }
-        )
+    names = {1: "lymphocyte", 2: "tumour"}
+    features = [
+        feature(points, names[type_of(sample, i)], "annotation")
+        for i, points in outlines(sample).items()
+    ]
     png(root / "made.png", sample.image)
     (root / "made.geojson").write_text(json.dumps(features))
 

@@ -13,17 +13,10 @@ from cellvit_jax.data import open_dataset
 from cellvit_jax.data.geojson import read_cells
 from cellvit_jax.data.layouts import qupath
 from cellvit_jax.errors import InputError
-from tests.training_data.makers import field, outlines, png, type_of
+from tests.training_data.makers import feature, field, outlines, png, type_of
 from tests.training_data.same import assert_same_nuclei
 
 CLASSES = {1: ("tumour", (255, 0, 0)), 2: ("lymphocyte", (0, 255, 0))}
-
-
-def feature(points, name=None, kind="detection", **more):
-    rings = [[*np.asarray(points).tolist(), np.asarray(points)[0].tolist()]]
-    properties = {"objectType": kind} | ({"classification": {"name": name}} if name else {})
-    geometry = {"type": "Polygon", "coordinates": rings}
-    return {"type": "Feature", "geometry": geometry, "properties": properties | more}
 
 
 def rectangle(x0, y0, x1, y1, name=None, kind="annotation"):
